@@ -1,0 +1,163 @@
+"""Reading audio of any kind into what the trainer works on: mono, 16 kHz, float32 in [-1, 1]; and FLAC to keep it.
+
+Shape letters: N samples, C channels.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000
+
+_SILENCE = 1e-4  # peak of what counts as silence: about 3 steps of 16-bit audio
+_FULL_SCALE = 0.999  # at or above this a sample counts as clipped
+_CLIPPED_SHARE = 1e-3  # fewer clipped samples than this are not worth a note
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used; the message says where it came from, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Usable audio: `samples` [N] float32 mono 16 kHz in [-1, 1], and `notes` on what had to be repaired."""
+
+    samples: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+def read_audio(
+    source: str | Path | bytes | tuple[np.ndarray, int],
+    *,
+    where: str,
+    min_seconds: float = 0.1,
+    max_seconds: float = 60.0,
+) -> Clip:
+    """Reads, checks, mixes down and resamples one clip.
+
+    Args:
+      source: a path, the bytes of an audio file (whatever libsndfile reads: WAV, FLAC, OGG, Opus, MP3, ...), or
+        (samples, rate) with samples [N] or [N, C], float in [-1, 1] or int16 or int32.
+      where: names the clip in messages, such as "train.jsonl:12".
+      min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
+        it is decoded.
+    Raises:
+      AudioError: unreadable, cut off, empty, silent, not finite, too short or too long.
+    """
+    if isinstance(source, tuple):
+        samples_NxC, rate = _from_array(*source, where)
+        _check_length(len(samples_NxC), rate, min_seconds, max_seconds, where)
+    else:
+        samples_NxC, rate = _from_file(source, min_seconds, max_seconds, where)
+    if not np.all(np.isfinite(samples_NxC)):
+        bad = int(np.argmin(np.all(np.isfinite(samples_NxC), axis=1)))
+        raise AudioError(
+            f"{where}: NaN or infinite samples, the first at {bad / rate:.3f} s; write the clip again from its source"
+        )
+
+    notes = []
+    peak = float(np.max(np.abs(samples_NxC)))
+    clipped = float(np.mean(np.abs(samples_NxC) >= _FULL_SCALE))
+    if peak > 1.0:  # float audio may exceed full scale without damage
+        samples_NxC = samples_NxC / peak
+        notes.append(f"peak of {peak:.3g} scaled down to 1")
+    elif clipped >= _CLIPPED_SHARE:
+        notes.append(f"clipped: {100 * clipped:.1f} % of samples at full scale")
+    samples_N = samples_NxC.mean(axis=1)
+    if samples_NxC.shape[1] > 1:
+        notes.append(f"{samples_NxC.shape[1]} channels mixed down")
+    if np.ptp(samples_N) < 2 * _SILENCE:
+        mixed = " once its channels are mixed down" if np.ptp(samples_NxC) >= 2 * _SILENCE else ""
+        raise AudioError(f"{where}: the clip is silent{mixed}; record it again or remove it")
+    if rate != SAMPLE_RATE:
+        samples_N = soxr.resample(samples_N, rate, SAMPLE_RATE)
+        notes.append(f"resampled from {rate} Hz")
+    return Clip(np.clip(samples_N, -1.0, 1.0).astype(np.float32), tuple(notes))
+
+
+def encode_flac(samples_N: np.ndarray) -> bytes:
+    """16 kHz mono samples in [-1, 1] as 16-bit FLAC; lossless for samples that came from 16-bit audio."""
+    steps_N = np.clip(np.rint(np.asarray(samples_N) * 32768.0), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, steps_N, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(data: bytes) -> np.ndarray:
+    """float32 [N] of what `encode_flac` wrote."""
+    samples_N, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert rate == SAMPLE_RATE and samples_N.ndim == 1, "stored audio is 16 kHz mono"
+    return samples_N
+
+
+def _from_file(
+    source: str | Path | bytes, min_seconds: float, max_seconds: float, where: str
+) -> tuple[np.ndarray, int]:
+    if isinstance(source, bytes):
+        if not source:
+            raise AudioError(f"{where}: the audio is empty (0 bytes); write the file again or remove the clip")
+        source = io.BytesIO(source)
+    elif not Path(source).is_file():
+        raise AudioError(f"{where}: there is no file {source}; correct the path or remove the clip")
+    elif Path(source).stat().st_size == 0:
+        raise AudioError(f"{where}: the audio is empty (0 bytes); write the file again or remove the clip")
+    else:
+        source = str(source)
+    try:
+        with soundfile.SoundFile(source) as file:
+            rate, expected = file.samplerate, file.frames
+            if expected > 0:
+                _check_length(expected, rate, min_seconds, max_seconds, where)
+            # The count in a header may be wrong, so never decode more than the limit and one second.
+            samples_NxC = file.read(int(min(max_seconds + 1, 1e6) * rate), dtype="float32", always_2d=True)
+    except AudioError:
+        raise
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # what soundfile raises on files it cannot read
+        raise AudioError(
+            f"{where}: unreadable audio ({error}); convert it with `ffmpeg -i INPUT output.flac` or remove it"
+        ) from error
+    _check_length(len(samples_NxC), rate, min_seconds, max_seconds, where)
+    if len(samples_NxC) < 0.98 * expected:  # a little slack: MP3 headers only estimate
+        raise AudioError(
+            f"{where}: the file is cut off, {len(samples_NxC) / rate:.2f} of {expected / rate:.2f} s can be decoded; "
+            "copy it again"
+        )
+    return samples_NxC, rate
+
+
+def _from_array(samples: np.ndarray, rate: int, where: str) -> tuple[np.ndarray, int]:
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or not rate > 0:
+        raise AudioError(
+            f"{where}: samples of shape {samples.shape} at {rate} Hz; give [samples] or [samples, channels] and a rate"
+        )
+    if samples.dtype in (np.int16, np.int32):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(f"{where}: samples of type {samples.dtype} have no known full scale; give int16 or float32")
+    return samples.reshape(len(samples), -1).astype(np.float32), int(rate)
+
+
+def _check_length(count: int, rate: int, min_seconds: float, max_seconds: float, where: str) -> None:
+    seconds = count / rate
+    if count == 0:
+        raise AudioError(f"{where}: the audio is empty (0 samples); write the file again or remove the clip")
+    if seconds < min_seconds:
+        raise AudioError(
+            f"{where}: {seconds:.3f} s is shorter than the {min_seconds:g} s a clip needs; "
+            "join it to its neighbour or remove it"
+        )
+    if seconds > max_seconds:
+        raise AudioError(
+            f"{where}: {seconds:.1f} s is longer than the limit of {max_seconds:g} s; "
+            "cut it at pauses, or raise max_seconds"
+        )
