@@ -1,0 +1,96 @@
+"""Forced alignment of speech to its text; and, under one name, all there is to word times."""
+
+import re
+
+import numpy as np
+
+from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.units.alignment_files import find_alignment, read_ctm, read_textgrid, read_word_json
+from jaxslm.units.pronunciation import pronounce, spoken_words
+from jaxslm.units.words import Word, check_words, match_words
+
+__all__ = [
+    "AlignmentError",
+    "PocketSphinxAligner",
+    "Word",
+    "check_words",
+    "find_alignment",
+    "match_words",
+    "read_ctm",
+    "read_textgrid",
+    "read_word_json",
+]
+
+
+class AlignmentError(ValueError):
+    """Words that could not be aligned to their audio."""
+
+
+class PocketSphinxAligner:
+    """Forced alignment with the acoustic model and dictionary inside the `pocketsphinx` wheel (10 ms frames).
+
+    One decoder serves many clips; the times of a clip do not depend on the clips before it.
+    """
+
+    def __init__(self, language: str = "en"):
+        if language != "en":
+            raise ValueError(
+                f"word alignment by PocketSphinx has a model for 'en' only, not {language!r}; "
+                "give word times with the data"
+            )
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise ImportError("word alignment needs PocketSphinx: pip install 'jaxslm[demo]'") from error
+        # The wheel's own beams and its second pass over the lattice lose a fifth of acted speech; these cost no time.
+        self._decoder = Decoder(loglevel="FATAL", lm=None, bestpath=False, beam=1e-100, pbeam=1e-100, wbeam=1e-80)
+
+    def align(self, samples_N: np.ndarray, text: str) -> tuple[Word, ...]:
+        """Times of each item of `text.split()` in float32 samples [N] at 16 kHz.
+
+        Words outside the dictionary are given a pronunciation by rule, and numbers are read out.
+
+        Raises:
+          AlignmentError: text that cannot be read out, or that the audio does not fit.
+        """
+        items = text.split()
+        spoken = [spoken_words(item) for item in items]
+        expected = [word for words in spoken for word in words]
+        if not expected:
+            raise AlignmentError(f"there is no word to align in {text!r}")
+        for word in expected:
+            if self._decoder.lookup_word(word) is None:
+                self._add(word)
+        found = self._segments(samples_N, " ".join(expected))
+        if [word.text for word in found] != expected:
+            raise AlignmentError(f"the audio does not fit the text {text!r}: check that they belong together")
+        words, at, end = [], 0, 0.0
+        limit = len(samples_N) / SAMPLE_RATE  # the last frame may reach past the last sample
+        for item, parts in zip(items, spoken, strict=True):
+            start = found[at].start if parts else end
+            at += len(parts)
+            end = min(found[at - 1].end, limit) if parts else end
+            words.append(Word(item, start, end))
+        return tuple(words)
+
+    def _add(self, word: str) -> None:
+        phones = pronounce(word)
+        if not phones:
+            raise AlignmentError(f"{word!r} cannot be read out: spell it in letters a to z")
+        self._decoder.add_word(word, phones, True)
+
+    def _segments(self, samples_N: np.ndarray, text: str) -> list[Word]:
+        steps = np.clip(np.rint(samples_N * 32768.0), -32768, 32767).astype(np.int16)
+        self._decoder.reinit_feat()  # else cepstral means linger from the clip before
+        self._decoder.set_align_text(text)
+        self._decoder.start_utt()
+        self._decoder.process_raw(steps.tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        if self._decoder.hyp() is None:
+            return []
+        parts = [part for part in self._decoder.seg() if part.word[0] not in "<["]  # <sil>, [NOISE]
+        names = [re.sub(r"\(\d+\)$", "", part.word) for part in parts]  # "your(2)" is a variant of "your"
+        return [
+            Word(name, part.start_frame / 100, (part.end_frame + 1) / 100)
+            for name, part in zip(names, parts, strict=True)
+        ]

@@ -1,0 +1,149 @@
+"""Word times in the files aligners write: Praat TextGrid (Montreal Forced Aligner), NIST CTM (Kaldi, NeMo) and JSON.
+
+All readers return words as the aligner wrote them, silences included; `match_words` puts them onto the text.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from jaxslm.units.words import Word
+
+# In either TextGrid form the values are the quoted strings and the numbers; names and [indices] only help the eye.
+_TEXTGRID_VALUE = re.compile(r'"((?:[^"]|"")*)"|\[[^\]"]*\]|(?<![\w.])([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?![\w.])')
+
+
+def find_alignment(audio_path: str | Path, utterance_id: str) -> list[Word] | None:
+    """Words from the file beside the audio that has its name and ends in .TextGrid, .json or .ctm; None if there is
+    none.
+
+    `audio_path` may also be such a file itself. A JSON file that holds something else than word times is passed over.
+    """
+    path = Path(audio_path)
+    suffixes = (".TextGrid", ".textgrid", ".json", ".ctm")
+    candidates = [path] if path.suffix in suffixes else [path.with_suffix(suffix) for suffix in suffixes]
+    for candidate in candidates:
+        if not candidate.is_file():
+            continue
+        if candidate.suffix == ".ctm":
+            return read_ctm(candidate, utterance_id)
+        if candidate.suffix == ".json":
+            if candidate != path and _entries(_load_json(candidate)) is None:
+                continue
+            return read_word_json(candidate)
+        return read_textgrid(candidate)
+    return None
+
+
+def read_textgrid(path: str | Path) -> list[Word]:
+    """Intervals of the tier "words" (or of the only interval tier), in the long or the short text form.
+
+    Raises:
+      ValueError: not a TextGrid, cut off, or no tier of words.
+    """
+    text = _decode(Path(path))
+    values = [
+        match[1].replace('""', '"') if match[1] is not None else float(match[2])
+        for match in _TEXTGRID_VALUE.finditer(text)
+        if match[1] is not None or match[2]
+    ]
+    tiers = {}
+    try:
+        if values[1] != "TextGrid":
+            raise ValueError(f"its object class is {values[1]!r}")
+        n_tiers, at = int(values[4]), 5
+        for _ in range(n_tiers):
+            kind, name, n_items = values[at], values[at + 1], int(values[at + 4])
+            width = 3 if kind == "IntervalTier" else 2
+            items = values[at + 5 : at + 5 + width * n_items]
+            at += 5 + width * n_items
+            if kind == "IntervalTier":
+                rows = zip(items[0::3], items[1::3], items[2::3], strict=True)
+                tiers[name] = [Word(_string(label), float(start), float(end)) for start, end, label in rows]
+        if at > len(values):
+            raise ValueError("it is cut off")
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a TextGrid in text form ({error}); save it again from Praat or the aligner"
+        ) from error
+    wanted = [name for name in tiers if re.fullmatch(r"(.* - )?words?", name.lower())] or list(tiers)
+    if len(wanted) != 1:
+        raise ValueError(f"{path}: its interval tiers are {list(tiers)}; name the one with the words 'words'")
+    return tiers[wanted[0]]
+
+
+def read_ctm(path: str | Path, utterance_id: str) -> list[Word]:
+    """Lines `utterance channel start duration word [confidence]` of the utterance (its id, or the name of the file).
+
+    Raises:
+      ValueError: a malformed line, or no line of the utterance.
+    """
+    words, names = [], {utterance_id, Path(path).stem}
+    for number, line in enumerate(_decode(Path(path)).splitlines(), start=1):
+        fields = line.split()
+        if not fields or line.startswith(";;") or fields[0] not in names:
+            continue
+        try:
+            start, duration = float(fields[2]), float(fields[3])
+            words.append(Word(fields[4], start, start + duration))
+        except (IndexError, ValueError) as error:
+            raise ValueError(
+                f"{path}:{number}: {line!r} is not `utterance channel start duration word`; correct the line"
+            ) from error
+    if not words:
+        raise ValueError(
+            f"{path}: no line is of utterance {utterance_id!r}; its first field must be that id or the file's name"
+        )
+    return words
+
+
+def read_word_json(path: str | Path) -> list[Word]:
+    """Words from a list of [word, start, end] or of {"word", "start", "end"}, bare or under "words" or "aligned_text"
+    (slamkit).
+
+    Raises:
+      ValueError: not JSON, or not one of these forms.
+    """
+    entries = _entries(_load_json(Path(path)))
+    if entries is None:
+        raise ValueError(f'{path}: holds no word times; give [[word, start, end], ...] or {{"words": [...]}}')
+    words = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            word, start, end = (entry["word"], entry["start"], entry["end"]) if isinstance(entry, dict) else entry
+            words.append(Word(_string(word), float(start), float(end)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: word {number} is {entry!r}; give [word, start, end] with times in seconds"
+            ) from error
+    return words
+
+
+def _entries(record: object) -> list | None:
+    if isinstance(record, dict):
+        record = record.get("words", record.get("aligned_text"))
+    return record if isinstance(record, list) else None
+
+
+def _load_json(path: Path) -> object:
+    try:
+        return json.loads(_decode(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}); write the file again") from error
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Praat writes either
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8 or UTF-16 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _string(label: object) -> str:
+    if not isinstance(label, str):
+        raise TypeError(f"{label!r} is not a word")
+    return label
