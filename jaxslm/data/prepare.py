@@ -1,0 +1,257 @@
+"""From sources to a folder of records: read, check, align, learn the units, encode, write.
+
+The folder is named by a hash of all that decides its content, so it is made once; it appears under that name only when
+it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxslm.audio.io import decode_flac
+from jaxslm.data.reading import Reading, read_utterances
+from jaxslm.data.records import MANIFEST, SCHEMA, Records, Utterance, file_sha256, write_records
+from jaxslm.data.report import Report
+from jaxslm.data.sources import RawUtterance, read_source
+from jaxslm.units.alignment import PocketSphinxAligner
+from jaxslm.units.encoders import load_encoder
+from jaxslm.units.inventory import UnitInventory, learn_inventory
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same config would give other records
+UNITS = dict(
+    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
+)
+ALIGNERS = ("", "pocketsphinx")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """folder: for `Records(folder)`. inventory: None if data.units is empty. report: also in folder/report.jsonl."""
+
+    folder: Path
+    inventory: UnitInventory | None
+    report: Report
+
+
+def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, workers: int | None = None) -> Prepared:
+    """Prepares the data that a config names, or finds it prepared.
+
+    The records do not depend on the number of worker processes. Files that sources name are told apart by content; a
+    source folder that changes is not noticed: remove the prepared one to have it read again.
+
+    Args:
+      data_config: `sources` {name: spec of `read_source`}; `units` (keys and defaults in UNITS; empty for text alone);
+        `alignment` ("" or "pocketsphinx", for speech without word times); `max_seconds` (60: longer audio is left out).
+      cache: holds one folder a preparation.
+      workers: processes that decode and align (None: one a core).
+    Raises:
+      ValueError: a source of which nothing can be used, or a config that does not fit.
+      OSError: a full disk. Nothing is left behind in either case.
+    """
+    config = _settings(data_config)
+    given = _given_inventory(config["units"])
+    folder = Path(cache) / _fingerprint(config, given)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder) as alone:
+        if alone:  # what a preparation that was killed left
+            for stale in folder.parent.glob(f"{folder.name}.partial-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        if (folder / MANIFEST).is_file():
+            logger.info("%s is prepared already (remove it to read the sources again)", folder)
+        else:
+            _make(folder, config, given, progress, workers or os.cpu_count() or 1)
+    inventory = UnitInventory.load(folder / "inventory") if config["units"] else None
+    return Prepared(folder, inventory, Report.load(folder / "report.jsonl"))
+
+
+def _settings(data_config: Mapping) -> dict:
+    """The part of the config that decides the records, as plain values with the defaults filled in."""
+    config = data_config.to_dict() if hasattr(data_config, "to_dict") else dict(data_config)
+    sources = {name: dict(spec) for name, spec in sorted(config["sources"].items()) if spec}
+    if not sources:
+        raise ValueError('data.sources is empty: give one, such as {"demo": {"kind": "demo"}}')
+    units = dict(config.get("units") or {})
+    if unknown := set(units) - set(UNITS):
+        raise ValueError(f"data.units has no {', '.join(sorted(unknown))}: its keys are {', '.join(UNITS)}")
+    aligner = config.get("alignment") or ""
+    if aligner not in ALIGNERS:
+        raise ValueError(f"data.alignment is {aligner!r}: use one of {', '.join(map(repr, ALIGNERS))}")
+    config = dict(
+        sources=sources,
+        units=UNITS | units if units else {},
+        alignment=aligner,
+        max_seconds=float(config.get("max_seconds") or 60),
+    )
+    return json.loads(json.dumps(config, default=str))
+
+
+def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
+    """A name for the result: the settings, the content of the files that sources name, and the inventory."""
+    parts = dict(
+        config, version=VERSION, schema=SCHEMA, units=inventory.sha256 if inventory else config["units"], files={}
+    )
+    for name, spec in config["sources"].items():
+        if spec.get("path"):
+            path = Path(spec["path"]).resolve()
+            file = path / "manifest.jsonl" if path.is_dir() else path
+            content = file_sha256(file) if file.is_file() else ""
+            parts["files"][name] = [str(path), content]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _given_inventory(units: dict) -> UnitInventory | None:
+    """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
+    if not units:
+        return None
+    if units["inventory"]:
+        return UnitInventory.load(units["inventory"])
+    if units["encoder"].startswith("precomputed:"):
+        encoder, layer, frame_rate = units["encoder"], units["layer"], units["frame_rate"]
+        if not frame_rate > 0:
+            raise ValueError(
+                f"data.units.frame_rate is {frame_rate}: give that of {encoder}, in units a second before deduplication"
+            )
+        return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], source_sha256=units["sha256"])
+    load_encoder(units["encoder"], units["layer"])  # an unknown name is better known now than after an hour of reading
+    return None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Waits for other processes that prepare the same folder; yields False where files cannot be locked."""
+    with open(f"{folder}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("waiting for another process that prepares %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _make(folder: Path, config: dict, inventory: UnitInventory | None, progress: bool, workers: int) -> None:
+    """Builds the folder under another name, and renames it when it is complete."""
+    report = Report()
+    temporary = Path(f"{folder}.partial-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        utterances = _read(config, inventory, report, progress, workers)
+        if config["units"] and inventory is None:
+            # Learning comes between reading and encoding: what was read waits on the disk, so that each clip is decoded
+            # and aligned once.
+            write_records(temporary / "read", utterances)
+            utterances = Records(temporary / "read")
+            inventory = _learn(utterances, config["units"])
+        if inventory:
+            inventory.save(temporary / "inventory")
+            utterances = _encode(utterances, inventory, progress)
+        write_records(temporary, utterances, inventories=[inventory] if inventory else [], source=config)
+        shutil.rmtree(temporary / "read", ignore_errors=True)
+        report.save(temporary / "report.jsonl")
+        if not (folder / MANIFEST).is_file():  # it is there if another process could not be waited for
+            shutil.rmtree(folder, ignore_errors=True)  # without a manifest: somebody took it apart
+            os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    manifest = Records(folder).manifest
+    made = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
+    logger.log(logging.WARNING if report.count() else logging.INFO, "%s", made)
+
+
+def _read(
+    config: dict, inventory: UnitInventory | None, report: Report, progress: bool, workers: int
+) -> Iterator[Utterance]:
+    """The usable utterances of all sources, in order, ids unique."""
+    given = inventory is not None and inventory.precomputed
+    reading = Reading(max_seconds=config["max_seconds"], aligner=config["alignment"])
+    if given:
+        reading = replace(
+            reading, units_sha256=inventory.sha256, units_size=inventory.size, frame_rate=inventory.frame_rate
+        )
+    if config["alignment"]:
+        PocketSphinxAligner()  # says now if it is not installed
+    sources = {}
+    for name, spec in config["sources"].items():
+        spec = {"frame_rate": inventory.frame_rate} | spec if given else spec
+        sources[name] = _opened(name, spec, report)
+    of, used = {}, Counter()
+
+    def raws():
+        for name, raws_of_source in sources.items():
+            for raw in raws_of_source:
+                if raw.id in of:
+                    report.left_out(raw.where, f"the id '{raw.id}' is taken", "give every utterance an id of its own")
+                else:
+                    of[raw.id] = name
+                    yield raw
+
+    with tqdm(desc="reading", unit=" utterances", disable=not progress) as bar:
+        for raw, utterance, entries in read_utterances(raws(), reading, workers):
+            report.extend(entries)
+            bar.update()
+            if utterance is not None:
+                used[of[raw.id]] += 1
+                yield utterance
+    for name in sources:
+        if not used[name]:
+            raise _nothing(name, report)
+
+
+def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:
+    """A source whose first utterance was found: a wrong path must not wait for the sources before it."""
+    raws = read_source(spec, report)
+    first = next(raws, None)
+    if first is None:
+        raise _nothing(name, report)
+    return itertools.chain([first], raws)
+
+
+def _nothing(name: str, report: Report) -> ValueError:
+    return ValueError(
+        f"nothing in the source '{name}' can be used: correct it, or take it out of data.sources\n{report.summary()}"
+    )
+
+
+def _learn(records: Records, units: dict) -> UnitInventory:
+    """Learns the inventory on training clips in an order drawn by the seed, as sources are often sorted by speaker."""
+    order = np.random.default_rng(units["seed"]).permutation(len(records)).tolist()
+    frame_rate = load_encoder(units["encoder"], units["layer"]).frame_rate
+
+    def clips(frames: float = 0.0):
+        for utterance in map(records.__getitem__, order):
+            if utterance.split == "train" and utterance.audio and frames < units["max_fit_frames"]:
+                frames += utterance.duration * frame_rate
+                yield decode_flac(utterance.audio)
+
+    return learn_inventory(
+        units["encoder"], clips(), units["clusters"], units["seed"], units["max_fit_frames"], layer=units["layer"]
+    )
+
+
+def _encode(utterances: Iterable[Utterance], inventory: UnitInventory, progress: bool) -> Iterator[Utterance]:
+    """Adds the units of the stored audio, so that they can be computed again from the records alone."""
+    if inventory.precomputed:  # they came with the records
+        yield from utterances
+        return
+    for utterance in tqdm(utterances, desc="units", unit=" utterances", disable=not progress):
+        units = {inventory.sha256: inventory.encode(decode_flac(utterance.audio))} if utterance.audio else {}
+        yield replace(utterance, units=units)

@@ -1,0 +1,180 @@
+"""From a `RawUtterance` to an `Utterance`: audio, word times and given units, decoded and checked.
+
+Runs in worker processes, which do without JAX.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxslm.audio.io import AudioError, encode_flac, read_audio
+from jaxslm.data.records import Utterance
+from jaxslm.data.report import Report
+from jaxslm.data.sources import RawUtterance, has_words
+from jaxslm.units import alignment
+from jaxslm.units.units import UnitSequence
+
+POOL_AFTER = 5.0  # seconds of work: less is done before worker processes have started
+PENDING = 8  # utterances in flight a worker, so that a source of arrays is not held in memory
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the preparation asks of the reading: `aligner` is "" or "pocketsphinx" (where no word times are given).
+
+    units_sha256, units_size, frame_rate: the inventory of precomputed units; "" if units are computed from the audio.
+    """
+
+    max_seconds: float = 60.0
+    aligner: str = ""
+    units_sha256: str = ""
+    units_size: int = 0
+    frame_rate: float = 0.0
+
+
+def read_utterances(
+    raws: Iterable[RawUtterance], reading: Reading, workers: int
+) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
+    """(raw, utterance or None, report entries) in the order of `raws`, the same for any number of worker processes."""
+    raws, spent = iter(raws), 0.0
+    for raw in raws:
+        if workers > 1 and spent > POOL_AFTER:
+            yield from _read_by_processes(itertools.chain([raw], raws), reading, workers)
+            return
+        start = time.perf_counter()
+        result = read_utterance(raw, reading)
+        spent += time.perf_counter() - start
+        yield (raw, *result)
+
+
+def _read_by_processes(
+    raws: Iterable[RawUtterance], reading: Reading, workers: int
+) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
+    pending = collections.deque()
+    context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
+    with ProcessPoolExecutor(
+        workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
+        try:
+            for raw in raws:
+                pending.append((raw, pool.submit(read_utterance, raw, reading)))
+                if len(pending) >= PENDING * workers:
+                    raw, result = pending.popleft()
+                    yield (raw, *result.result())
+            while pending:
+                raw, result = pending.popleft()
+                yield (raw, *result.result())
+        except BrokenProcessPool as error:
+            cure = "prepare with workers=1 to see which (a script that prepares needs `if __name__ == '__main__'`)"
+            raise RuntimeError(f"a process died while reading {raw.where} or one soon after; {cure}") from error
+
+
+def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | None, list[dict]]:
+    """The utterance, None if it is left out, and what is to be reported.
+
+    A part that is bad is left out alone where the rest is of use.
+    """
+    report = Report(log=False)
+    text, samples, duration = " ".join(raw.text.split()), None, 0.0
+    if text and not has_words(text):
+        cure = "correct the transcript; the speech alone is used"
+        report.left_out(raw.where, "no words in the text", cure, what="text")
+        text = ""
+    if raw.audio is not None:
+        try:
+            clip = read_audio(raw.audio, where=raw.where, max_seconds=reading.max_seconds)
+        except AudioError as error:
+            report.left_out(raw.where, *_cause_and_cure(error, raw.where))
+            return None, report.entries
+        for note in clip.notes:
+            report.note(raw.where, note)
+        samples, duration = clip.samples, clip.duration
+    units = _given_units(raw, reading, report)
+    if samples is None and units is None and not text:
+        report.left_out(raw.where, "neither speech nor words are left of it", "see what was reported of it before")
+        return None, report.entries
+    utterance = Utterance(
+        id=raw.id,
+        text=text,
+        audio=None if samples is None else encode_flac(samples),
+        duration=duration if samples is not None or units is None else units.seconds,
+        units={} if units is None else {reading.units_sha256: units},
+        speaker=raw.speaker,
+        language=raw.language,
+        split=raw.split,
+    )
+    if text and utterance.duration:
+        utterance = replace(utterance, words=_word_times(raw, utterance, samples, reading, report))
+    return utterance, report.entries
+
+
+def _given_units(raw: RawUtterance, reading: Reading, report: Report) -> UnitSequence | None:
+    """The units that come with the record, if they are those of the inventory."""
+    units = raw.units
+    if not reading.units_sha256 or units is None:
+        if reading.units_sha256 and raw.audio is not None:
+            report.left_out(raw.where, "no units given", "add them, or choose an encoder in data.units", what="units")
+        if units is not None:
+            cause = "units given, but data.units computes its own"
+            report.left_out(raw.where, cause, 'choose encoder="precomputed:NAME"', what="units")
+        return None
+    if units.frame_rate != reading.frame_rate:
+        cause = f"units at {units.frame_rate:g} Hz where data.units says {reading.frame_rate:g} Hz"
+        report.left_out(raw.where, cause, "correct the frame rate of either", what="units")
+        return None
+    if int(units.ids.max(initial=0)) >= reading.units_size:
+        cause = f"unit {int(units.ids.max())} of an inventory of {reading.units_size}"
+        report.left_out(
+            raw.where, cause, "correct data.units.clusters, or use the units of that inventory", what="units"
+        )
+        return None
+    return units
+
+
+def _word_times(
+    raw: RawUtterance, utterance: Utterance, samples, reading: Reading, report: Report
+) -> tuple[alignment.Word, ...]:
+    """Checked word times: given ones, those in a file, or an alignment; () where there are none or they are bad."""
+    where, text = raw.where, utterance.text
+    try:
+        words = raw.words
+        beside = raw.alignment or (raw.audio if isinstance(raw.audio, Path) else None)
+        if words is None and beside is not None:
+            words = alignment.find_alignment(beside, raw.id)
+        if words is None and reading.aligner and samples is not None:
+            words = _aligner(raw.language).align(samples, text)
+        if words is None:
+            return ()
+        if [word.text for word in words] != text.split():
+            words = alignment.match_words(words, text)
+        for units in utterance.units.values():
+            # A list that was deduplicated, its durations lost, would be cut at the wrong words.
+            if samples is not None and abs(units.seconds - utterance.duration) > 0.2 + 0.02 * utterance.duration:
+                cause = f"units last {units.seconds:.2f} s where the audio lasts {utterance.duration:.2f} s"
+                raise ValueError(f"{where}: {cause}; give the units' durations in frames")
+        return alignment.check_words(words, text, utterance.duration, where)
+    except (ValueError, OSError) as error:
+        cause, cure = _cause_and_cure(error, where)
+        report.left_out(where, cause, cure or "correct the text or the times; the rest is used", what="word times")
+        return ()
+
+
+@functools.cache
+def _aligner(language: str) -> alignment.PocketSphinxAligner:
+    return alignment.PocketSphinxAligner(language=language.split("-")[0].split("_")[0].lower() or "en")
+
+
+def _cause_and_cure(error: Exception, where: str) -> tuple[str, str]:
+    """Messages read "where: cause; cure"."""
+    cause, _, cure = str(error).removeprefix(f"{where}: ").rpartition("; ")
+    return (cause, cure) if cause else (cure, "")

@@ -1,0 +1,92 @@
+"""What a preparation left out or repaired, and why: nothing is dropped silently."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3  # examples logged and summarised a cause; all of them are in the saved file
+
+
+class Report:
+    """A list of entries, each a dict of `kind` ("left out" or "note"), `what`, `where`, `cause` and `cure`."""
+
+    def __init__(self, entries: Iterable[dict] = (), *, log: bool = True):
+        self.entries: list[dict] = []
+        self._groups: dict[tuple[str, str, str], list[dict]] = defaultdict(list)
+        self._log = False
+        self.extend(entries)
+        self._log = log
+
+    def left_out(self, where: str, cause: str, cure: str = "", *, what: str = "utterance") -> None:
+        """`what` (an utterance, a document, or one part of it such as its word times) at `where` is not used."""
+        self.extend([dict(kind="left out", what=what, where=where, cause=cause, cure=cure)])
+
+    def note(self, where: str, what: str) -> None:
+        """Something was repaired and used ("2 channels mixed down")."""
+        self.extend([dict(kind="note", what="note", where=where, cause=what, cure="")])
+
+    def extend(self, entries: Iterable[dict]) -> None:
+        """Takes over entries of another report; the first few of each cause are logged."""
+        for entry in entries:
+            self.entries.append(entry)
+            group = self._groups[_group(entry)]
+            group.append(entry)
+            if self._log and len(group) <= SHOWN:
+                _log(entry, last=len(group) == SHOWN)
+
+    def count(self, kind: str = "left out", what: str | None = None) -> int:
+        return sum(entry["kind"] == kind and what in (None, entry["what"]) for entry in self.entries)
+
+    def summary(self) -> str:
+        """Counts by cause, most frequent first, with the first places and the cure of each."""
+        if not self.entries:
+            return "nothing was left out"
+        lines = []
+        for (kind, what, cause), entries in sorted(
+            self._groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])
+        ):
+            cause = entries[0]["cause"] if len({entry["cause"] for entry in entries}) == 1 else cause
+            head = f"{len(entries)} x {cause}" if kind == "note" else f"{len(entries)} x {what} left out: {cause}"
+            more = ", ..." if len(entries) > SHOWN else ""
+            lines.append(f"{head} ({', '.join(entry['where'] for entry in entries[:SHOWN])}{more})")
+            if entries[0]["cure"]:
+                lines.append(f"    {entries[0]['cure']}")
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Writes one JSON object a line, in the order of the places, whatever the order in which they were found."""
+        entries = sorted(self.entries, key=lambda entry: _natural(entry["where"]))
+        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Reads what `save` wrote; an absent file is an empty report."""
+        path = Path(path)
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        return cls((json.loads(line) for line in lines if line), log=False)
+
+
+def _natural(where: str) -> list[str | int]:
+    """Sorts "m:9" before "m:10"."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", where)]
+
+
+def _log(entry: dict, *, last: bool) -> None:
+    level = logging.INFO if entry["kind"] == "note" else logging.WARNING
+    what = "" if entry["kind"] == "note" else f"{entry['what']} left out: "
+    cure = f"; {entry['cure']}" if entry["cure"] else ""
+    more = " (more of this kind are only counted)" if last else ""
+    logger.log(level, "%s: %s%s%s%s", entry["where"], what, entry["cause"], cure, more)
+
+
+def _group(entry: dict) -> tuple[str, str, str]:
+    """Entries whose causes differ only in numbers and quoted names count as one cause."""
+    return entry["kind"], entry["what"], re.sub(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?", "…", entry["cause"])

@@ -1,0 +1,260 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from jaxslm.audio.io import decode_flac
+from jaxslm.data import prepare as prepare_module
+from jaxslm.data import reading
+from jaxslm.data.prepare import prepare
+from jaxslm.data.records import Records
+
+RATE = 16_000
+
+
+def write_corpus(folder, count: int = 16, name: str = "u", **changes) -> list[dict]:
+    """`count` clips of shifting tones with word times, and a manifest; every fourth is held out."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    time_N = np.arange(int(0.8 * RATE)) / RATE
+    lines = []
+    for i in range(count):
+        pitch = 150 + 60 * (i % 5) + 400 * (time_N > 0.4)
+        soundfile.write(folder / "audio" / f"{name}{i}.wav", 0.3 * np.sin(2 * np.pi * pitch * time_N), RATE)
+        words = [["low", 0.05, 0.4], ["high", 0.4, 0.75]]
+        fields = dict(text="Low high.", words=words, split="heldout" if i % 4 == 3 else "train")
+        lines.append(dict(audio_filepath=f"audio/{name}{i}.wav", id=f"{name}{i}") | fields | changes)
+    write_manifest(folder, lines)
+    return lines
+
+
+def write_manifest(folder, lines):
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def config(*folders, **changes) -> dict:
+    sources = {folder.name: dict(kind="manifest", path=str(folder)) for folder in folders}
+    return dict(sources=sources, units=dict(encoder="mfcc", clusters=4, seed=1), alignment="") | changes
+
+
+def files(folder) -> dict:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_records_hold_text_audio_words_and_units(tmp_path):
+    write_corpus(tmp_path / "tones")
+    prepared = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    records, inventory = Records(prepared.folder), prepared.inventory
+    records.check()
+    assert len(records) == 16 and records.manifest["utterances"] == {"train": 12, "heldout": 4}
+    assert records.manifest["inventories"][0]["sha256"] == inventory.sha256
+    assert inventory.size == 4 and inventory.encoder == "mfcc"
+    for utterance in records:
+        assert [word.text for word in utterance.words] == ["Low", "high."]
+        units = utterance.units[inventory.sha256]
+        assert units == inventory.encode(decode_flac(utterance.audio))
+        assert abs(units.durations.sum() / units.frame_rate - utterance.duration) < 0.05
+    assert prepared.report.entries == []
+    assert sorted(files(prepared.folder)) == [
+        "inventory/centroids.npy",
+        "inventory/inventory.json",
+        "manifest.json",
+        "records-00000.array_record",
+        "report.jsonl",
+    ]
+
+
+def test_made_once_and_again_when_what_decides_it_changes(tmp_path, caplog, monkeypatch):
+    lines = write_corpus(tmp_path / "tones")
+    asked = config(tmp_path / "tones")
+    first = prepare(asked, tmp_path / "cache", progress=False)
+    monkeypatch.setattr(prepare_module, "read_source", None)  # nothing is read again
+    with caplog.at_level(logging.INFO):
+        again = prepare(asked | {"context_length": 4096}, tmp_path / "cache", progress=False)
+    assert again.folder == first.folder and again.inventory == first.inventory
+    assert [record.getMessage() for record in caplog.records if "prepared already" in record.getMessage()]
+    monkeypatch.undo()
+    write_manifest(tmp_path / "tones", lines[:-1])
+    assert len(Records(prepare(asked, tmp_path / "cache", progress=False).folder)) == 15
+    other = prepare(asked | {"units": dict(clusters=5)}, tmp_path / "cache", progress=False)
+    assert other.folder != first.folder and other.inventory.size == 5
+
+
+def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
+    lines = write_corpus(tmp_path / "tones", 24)
+    lines[5]["words"] = [["low", 0.5, 0.4]]
+    lines[11]["audio_filepath"] = "lost.wav"
+    (tmp_path / "tones" / "audio" / "u7.wav").write_bytes(b"")
+    write_manifest(tmp_path / "tones", lines)
+    one = prepare(config(tmp_path / "tones"), tmp_path / "one", progress=False, workers=1).folder
+    two = prepare(config(tmp_path / "tones"), tmp_path / "two", progress=False, workers=2).folder
+    assert one.name == two.name
+    assert files(one) == files(two)
+
+
+def test_bad_input_is_reported_and_the_rest_is_used(tmp_path):
+    folder = tmp_path / "tones"
+    lines = write_corpus(folder)
+    soundfile.write(folder / "audio" / "u0.wav", np.zeros(RATE), RATE)
+    (folder / "audio" / "u1.wav").write_bytes(b"")
+    (folder / "audio" / "u2.wav").unlink()
+    lines[3]["id"] = "u4"
+    lines[5]["words"][1] = ["high", 0.4, 99.0]
+    lines[6]["audio_filepath"] = "../elsewhere.wav"
+    soundfile.write(folder / "audio" / "u8.wav", np.random.default_rng(0).uniform(-1, 1, (RATE // 2, 2)), 8000)
+    write_manifest(folder, lines)
+    with (folder / "manifest.jsonl").open("a") as file:
+        file.write('{"audio_filepath": "audio/u3.wav"\n{"audio_filepath": "audio/u3.wav"}\n')
+    prepared = prepare(config(folder), tmp_path / "cache", progress=False)
+    report = {}
+    for entry in prepared.report.entries:
+        report.setdefault((int(entry["where"].rsplit(":", 1)[1]), entry["what"]), []).append(entry)
+    assert set(report) == {
+        (1, "utterance"),  # silent
+        (2, "utterance"),  # empty
+        (3, "utterance"),  # missing
+        (5, "utterance"),  # line 4 has its id
+        (6, "word times"),
+        (7, "utterance"),  # outside
+        (9, "note"),
+        (17, "utterance"),  # not JSON
+        (18, "utterance"),  # no text
+    }
+    assert all(entry["cure"] for (_, what), entries in report.items() if what != "note" for entry in entries)
+    assert all(entry["where"].startswith(str(folder / "manifest.jsonl")) for entry in prepared.report.entries)
+    records = {utterance.id: utterance for utterance in Records(prepared.folder)}
+    assert len(records) == 11
+    assert records["u5"].words == () and records["u5"].units and records["u8"].duration == 1.0
+    assert json.loads((prepared.folder / "report.jsonl").read_text().splitlines()[0])["cause"]
+    again = prepare(config(folder), tmp_path / "cache", progress=False)
+    assert again.report.summary() == prepared.report.summary() and "7 x" not in again.report.summary()
+
+
+def test_sources_join_and_text_needs_no_speech(tmp_path):
+    write_corpus(tmp_path / "tones", 8)
+    (tmp_path / "text.txt").write_text("a document\nanother one\n...\n")
+    asked = config(tmp_path / "tones")
+    asked["sources"]["text"] = dict(kind="text", path=str(tmp_path / "text.txt"), heldout=0.0)
+    prepared = prepare(asked, tmp_path / "cache", progress=False)
+    records = Records(prepared.folder)
+    assert records.manifest["speech"] == {"train": 6, "heldout": 2} and len(records) == 10
+    assert [u.text for u in records if not u.audio] == ["a document", "another one"]
+    text_only = dict(sources=dict(text=asked["sources"]["text"]))
+    prepared = prepare(text_only, tmp_path / "cache", progress=False)
+    assert prepared.inventory is None and len(Records(prepared.folder)) == 2
+
+
+def test_precomputed_units(tmp_path):
+    lines = [dict(id=f"u{i}", text="x", units=[i, 1, 2], durations=[3, 1, 1], frame_rate=25) for i in range(6)]
+    (tmp_path / "units").mkdir()
+    write_manifest(tmp_path / "units", lines)
+    units = dict(encoder="precomputed:mhubert", layer=11, clusters=5, frame_rate=25.0, sha256="ab")
+    prepared = prepare(config(tmp_path / "units", units=units), tmp_path / "cache", progress=False)
+    inventory = prepared.inventory
+    assert (inventory.encoder, inventory.layer, inventory.size) == ("precomputed:mhubert", 11, 5)
+    sequences = [u.units.get(inventory.sha256) for u in Records(prepared.folder)]
+    assert [s.ids.tolist() for s in sequences if s] == [[i, 1, 2] for i in range(5)]
+    assert "unit 5 of an inventory of 5" in prepared.report.entries[0]["cause"]
+
+
+def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
+    write_corpus(tmp_path / "tones")
+    learned = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    write_corpus(tmp_path / "more", 5, "m")
+    units = dict(inventory=str(learned.folder / "inventory"))
+    prepared = prepare(config(tmp_path / "more", units=units), tmp_path / "cache", progress=False)
+    assert prepared.inventory == learned.inventory
+    assert all(u.units[learned.inventory.sha256] for u in Records(prepared.folder))
+    centroids = learned.folder / "inventory" / "centroids.npy"
+    np.save(centroids, np.load(centroids) + 1)
+    with pytest.raises(ValueError, match="inventory"):
+        prepare(config(tmp_path / "more", units=units), tmp_path / "cache", progress=False)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(sources={}), "data.sources is empty"),
+        (dict(sources=dict(a=dict(kind="manifest", path="none.jsonl"))), "no such manifest"),
+        (dict(sources=dict(a=dict(kind="manifest"))), "needs a path"),
+        (dict(sources=dict(a=dict(kind="manifest", path="x", heldot=1))), "no heldot.*heldout"),
+        (dict(units=dict(encoder="hubret")), "hubret.*mfcc"),
+        (dict(units=dict(cluster=5)), "no cluster.*clusters"),
+        (dict(units=dict(clusters=100_000)), "too few"),
+        (dict(units=dict(encoder="precomputed:x")), "frame_rate"),
+        (dict(alignment="mfa"), "'mfa'.*pocketsphinx"),
+        (dict(max_seconds=0.2), "source 'tones'.*longer than the limit"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(tmp_path, changes, message):
+    write_corpus(tmp_path / "tones", 4)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        prepare(config(tmp_path / "tones") | changes, tmp_path / "cache", progress=False)
+    assert not [path for path in (tmp_path / "cache").glob("*") if path.is_dir()]
+
+
+def test_a_killed_preparation_is_not_taken_for_a_complete_one(tmp_path):
+    """Killed while it encodes: what it left is swept up by the next one, which is complete."""
+    write_corpus(tmp_path / "tones", 8)
+    code = f"""
+import time, sys
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.data.prepare import prepare
+UnitInventory.encode = lambda *_: (print("encoding", flush=True), time.sleep(600))
+prepare({config(tmp_path / "tones")!r}, {str(tmp_path / "cache")!r}, progress=False)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "encoding\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    (left,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert ".partial-" in left.name and not (left / "manifest.json").exists()
+    prepared = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    assert len(Records(prepared.folder)) == 8
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [prepared.folder]
+
+
+def test_two_processes_prepare_once(tmp_path):
+    write_corpus(tmp_path / "tones", 8)
+    code = f"""
+import logging, time
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+import jaxslm.data.prepare as p
+make = p._make
+p._make = lambda *arguments: (time.sleep(2), make(*arguments))
+p.prepare({config(tmp_path / "tones")!r}, {str(tmp_path / "cache")!r}, progress=False)
+"""
+    arguments = [sys.executable, "-c", code]
+    both = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    logs = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], logs
+    assert sum("prepared already" in log for log in logs) == 1, logs
+
+
+def test_recorded_speech_is_aligned_alike_by_any_number_of_workers(tmp_path, monkeypatch):
+    pytest.importorskip("pocketsphinx")
+    corpus = Path(os.environ.get("JAXSLM_CORPORA", "")) / "asterisk_en"
+    if not (corpus / "manifest.jsonl").is_file():
+        pytest.skip("JAXSLM_CORPORA does not name a folder with asterisk_en")
+    monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
+    asked = config(corpus, alignment="pocketsphinx", units=dict(clusters=20))
+    asked["sources"]["asterisk_en"]["limit"] = 24
+    one = prepare(asked, tmp_path / "one", progress=False, workers=1)
+    two = prepare(asked, tmp_path / "two", progress=False, workers=2)
+    assert files(one.folder) == files(two.folder)
+    aligned = [utterance for utterance in Records(one.folder) if utterance.words]
+    assert len(aligned) >= 23
+    for utterance in aligned:
+        assert [word.text for word in utterance.words] == utterance.text.split()
+        loud = decode_flac(utterance.audio) ** 2
+        spoken = np.zeros(len(loud), bool)
+        for word in utterance.words:
+            spoken[int(word.start * RATE) : int(word.end * RATE)] = True
+        assert loud[spoken].sum() > 0.8 * loud.sum(), f"{utterance.id}: the words lie in the pauses"
