@@ -1,0 +1,114 @@
+"""Start-up of several processes, agreement between them, and the signal to stop."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+from jax.experimental import multihost_utils
+
+log = logging.getLogger(__name__)
+
+
+def start(timeout: int = 1800) -> None:
+    """Joins the other processes of the run, if there are any, saying whom it waits for. Call before any other JAX call.
+
+    Several processes are recognised by JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID), a Slurm
+    step of several tasks, Open MPI, or a TPU pod slice; elsewhere nothing happens. `timeout` seconds: other hosts may
+    still be starting, JAX's own 300 s are too few for a pod.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if address:
+        count, index = _whole("JAX_NUM_PROCESSES"), _whole("JAX_PROCESS_ID")
+        if not 0 <= index < count:
+            raise ValueError(f"JAX_PROCESS_ID={index} must lie in 0..{count - 1} (JAX_NUM_PROCESSES={count}).")
+        arguments = dict(coordinator_address=address, num_processes=count, process_id=index)
+        whom = f"{count} processes at {address} (this is process {index})"
+    elif _cluster():
+        arguments, whom = {}, f"the other processes found through {_cluster()}"
+    else:
+        return
+    with _saying(f"waiting for {whom}, for up to {timeout} s", every=30):
+        jax.distributed.initialize(**arguments, initialization_timeout=timeout)
+    log.info(
+        "process %d of %d: all have joined, %d devices", jax.process_index(), jax.process_count(), jax.device_count()
+    )
+
+
+def _whole(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdecimal():
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS is set, so {name} must be a whole number, not '{value}'.")
+    return int(value)
+
+
+def _cluster() -> str:
+    """Where JAX's own detection will find the other processes; '' for a run of one."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # set by srun only: a shell inside salloc is one process
+    if tasks != "1" and "SLURM_PROCID" in os.environ:
+        return "Slurm"
+    if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
+        return "Open MPI"
+    return "the TPU pod" if "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") else ""
+
+
+@contextmanager
+def _saying(text: str, every: float) -> Iterator[None]:
+    done = threading.Event()
+
+    def say() -> None:
+        log.info("%s", text)
+        while not done.wait(every):
+            log.info("still %s", text)
+
+    threading.Thread(target=say, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def agree(value: int) -> int:
+    """Process 0's `value`, on every process."""
+    return int(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value
+
+
+def barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class StopSignal:
+    """Whether SIGTERM (or Ctrl-C) asked the run to save and end. A context manager; use it on the main thread.
+
+    Once `jax.distributed` runs, JAX's own handler hears SIGTERM on any process and names one step at which all stop;
+    without it JAX hears nothing, so this installs a handler. A second Ctrl-C ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "StopSignal":
+        self._synced = jax.distributed.is_initialized()
+        self._before = {}
+        if not self._synced:
+            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+
+    def reached(self, step: int) -> bool:
+        """True at the step after which to save and end; the same step on every process, which must all ask at each."""
+        if self._synced and multihost_utils.reached_preemption_sync_point(step):
+            self.asked = True
+        return self.asked

@@ -1,0 +1,150 @@
+"""The training loop: restore or begin, step, log, evaluate, save; the same for every task.
+
+A run killed at any moment and started again gives the metrics.jsonl of a run never killed. That rests on four things:
+the batch is a function of the step; rows up to a checkpoint's step are on the disk before it is written; rows after
+it are cut on restart; and an evaluation due at the restored step is made up for if its row is missing.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from jaxslm.training.checkpoint import Checkpoints, restore_model
+from jaxslm.training.distributed import StopSignal
+from jaxslm.training.progress import Progress, TrainingError, described
+from jaxslm.training.step import put_batch
+from jaxslm.training.task import Task
+from jaxslm.training.workdir import check_artifacts, check_config, prepare, write_json
+
+log = logging.getLogger(__name__)
+
+
+def run(task: Task, config: Any, workdir: str | Path) -> None:
+    """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
+
+    Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
+    with seed, steps, log_every, init_from, checkpoint.{every,keep}, eval.every, optimizer.max_skipped. A
+    checkpoint.every of 0 saves at the end only, an eval.every of 0 never evaluates. Raises ValueError (the checkpoint
+    is of another model or vocabulary), CheckpointError (none can be read, or the last could not be written),
+    TrainingError (too many non-finite steps in a row).
+    """
+    workdir = prepare(workdir)
+    with StopSignal() as stop, logging_redirect_tqdm():
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+        state, step = _starting_state(task, config, workdir, checkpoints)
+        write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+        for name, content in task.artifacts.items():
+            write_json(workdir / name, content)
+        if jax.process_index() == 0:
+            task.write_files(workdir)
+        progress = Progress(task, config, workdir, step)
+        try:
+            state, step = _train(task, config, checkpoints, progress, stop, state, step)
+        finally:
+            progress.close()
+            checkpoints.wait()
+        checkpoints.finish()
+        _conclude(task, config, workdir, progress, state, step)
+
+
+def _starting_state(task: Task, config: Any, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, int]:
+    """(state, steps made): the newest checkpoint, else fresh with the parameters of `init_from`, else fresh."""
+    if (step := checkpoints.newest()) is not None:
+        check_artifacts(task, workdir)
+        check_config(workdir / "config.json", json.loads(config.to_json_best_effort()))
+        log.info("continuing from step %d of %s", step, checkpoints.folder)
+        return checkpoints.restore(step, task.abstract_state()), step
+    state = task.init(jax.random.key(config.seed))
+    if config.init_from:
+        source = Path(config.init_from).expanduser()
+        check_artifacts(task, source)
+        model, at = restore_model(source / "checkpoints", task.abstract_state().model)
+        state = dataclasses.replace(state, model=model)
+        log.info("parameters from step %d of %s", at, source)
+    return state, 0
+
+
+def _train(
+    task: Task, config: Any, checkpoints: Checkpoints, progress: Progress, stop: StopSignal, state: Any, step: int
+) -> tuple[Any, int]:
+    """(state, step) at the end or where the run was asked to stop, its save under way."""
+
+    def evaluate_if_due() -> None:
+        every = config.eval.every
+        if every and step and (step % every == 0 or step == config.steps) and progress.evaluated_at != step:
+            progress.read()  # or the evaluation would count as time of the step
+            progress.heldout(step, task.evaluate(state))
+
+    def save() -> None:
+        try:
+            progress.flush()  # a checkpoint is never ahead of its metrics
+        except OSError as error:
+            checkpoints.failed(step, error)
+        else:
+            checkpoints.save(step, state)
+
+    evaluate_if_due()
+    restored, every = step, config.checkpoint.every
+    batches = _placed_batches(task, step, stop) if step < config.steps else iter(())
+    for batch in batches:
+        state, metrics = task.step(state, batch)
+        step += 1
+        progress.step(step, metrics)
+        if stop.reached(step) or step == config.steps:
+            break
+        if every and step % every == 0:
+            save()
+        evaluate_if_due()
+    if step > restored:
+        save()
+    if step == config.steps:
+        evaluate_if_due()
+    return state, step
+
+
+def _placed_batches(task: Task, step: int, stop: StopSignal) -> Iterator[Any]:
+    """Batches after `step` as arrays over all devices; each is copied there while the step before it computes."""
+    batches = task.batches(step)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            raise TrainingError(f"the data ended after step {step}; a task's batches must never end.") from None
+        except Exception:
+            if stop.asked:  # Ctrl-C reaches the data workers as well
+                return
+            raise
+        yield put_batch(batch, task.batch_sharding)
+        step += 1
+
+
+def _conclude(task: Task, config: Any, workdir: Path, progress: Progress, state: Any, step: int) -> None:
+    """Samples, the last figures, and where everything lies."""
+    if step < config.steps:
+        log.info("stopped at step %d of %d and saved; the same command continues from there", step, config.steps)
+        return
+    folder = workdir / "samples"
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
+    text = task.samples(state, folder, step)
+    if jax.process_index() != 0:
+        return
+    lines = [text] if text else []
+    lines.append(f"{step} steps done.")
+    if progress.train:
+        lines.append(f"  training  {described(progress.train)}")
+    if progress.held:
+        lines.append(f"  held-out  {described(progress.held)}")
+    lines += [
+        f"Everything lies in {workdir}:",
+        f"  checkpoints/{step}  the trained parameters and the state to train on from",
+        "  metrics.jsonl, loss.png  losses of every step; also `tensorboard --logdir` of this folder",
+        "  samples/  what the model says",
+    ]
+    print("\n".join(lines), flush=True)

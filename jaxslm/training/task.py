@@ -1,0 +1,46 @@
+"""What the loop asks of a kind of training. The loop knows nothing of speech; a task, nothing of files and signals."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def refuse_changed(name: str, saved: Any, current: Any) -> None:
+    """The strictest `Task.check_artifact`: any difference is an error."""
+    if saved != current:
+        raise ValueError(f"{name} differs from the one this run was trained with; use a new --workdir.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Functions of one kind of training.
+
+    init: key -> state, every array made in its shards.
+    step: (state, batch) -> (state, metrics), jitted, the state donated; metrics are float32 scalars on the device,
+        among them `loss`, `skipped`, `skipped_in_a_row` and one `loss/<objective>` an objective.
+    batches: batches consumed so far -> iterator of the following ones, dicts of numpy arrays with this process's rows.
+    batch_sharding: sharding of the first two dimensions of every array of a batch.
+    abstract_state: () -> the state as ShapeDtypeStructs with shardings, into which a checkpoint is restored.
+    evaluate: state -> held-out figures (loss, loss/<objective>...), the same on every process; {} if there are none.
+    samples: (state, folder to write in, step) -> text to print at the end of the run.
+    artifacts: file name in the workdir -> JSON that gives the checkpoint its meaning, such as vocabulary.json.
+    write_files: workdir -> None; process 0 puts there what the artifacts refer to, such as a unit inventory.
+    check_artifact: (file name, saved, current) -> None; raises ValueError naming what changed.
+    tokens_per_step, flops_per_step: over all devices.
+    """
+
+    init: Callable[[jax.Array], Any]
+    step: Callable[[Any, Any], tuple[Any, Mapping[str, jax.Array]]]
+    batches: Callable[[int], Iterator[Any]]
+    batch_sharding: jax.sharding.NamedSharding
+    abstract_state: Callable[[], Any]
+    tokens_per_step: int
+    flops_per_step: float
+    evaluate: Callable[[Any], Mapping[str, float]] = lambda state: {}
+    samples: Callable[[Any, Path, int], str] = lambda state, folder, step: ""
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
+    write_files: Callable[[Path], None] = lambda workdir: None
+    check_artifact: Callable[[str, Any, Any], None] = refuse_changed

@@ -1,0 +1,67 @@
+"""The folder of a run: what its JSON files say, and whether a restarted run still means the same."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxslm.training.task import Task
+
+log = logging.getLogger(__name__)
+
+# These say how far, how often and on what the run goes, not what it computes.
+FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "mesh", "workers")
+
+
+def prepare(workdir: str | Path) -> Path:
+    """The absolute folder, made if need be."""
+    if "://" in str(workdir):
+        raise ValueError(
+            f"--workdir={workdir} is not a folder. Mount the bucket (gcsfuse, s3fs) and name the mounted folder."
+        )
+    folder = Path(workdir).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--workdir={folder} is a file; name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Process 0 writes; the file is never half there."""
+    if jax.process_index() == 0:
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        new.replace(path)
+
+
+def check_artifacts(task: Task, folder: Path) -> None:
+    """Raises ValueError if the checkpoints in `folder` mean something else than `task` would make of them."""
+    for name, current in task.artifacts.items():
+        path = folder / name
+        if not path.exists():
+            raise ValueError(
+                f"{path} is missing, so its checkpoints cannot be understood. Put it back, or use a new --workdir."
+            )
+        task.check_artifact(name, json.loads(path.read_text()), current)
+
+
+def check_config(path: Path, current: dict[str, Any]) -> None:
+    """Reports what changed since the run was last started and is not free to change."""
+    if not path.exists():
+        return
+    saved, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(current))
+    for name in saved | now:
+        old, new = saved.get(name, "(not there)"), now.get(name, "(not there)")
+        if old != new and not set(name.split(".")) & set(FREE_TO_CHANGE):
+            log.warning("config.%s was %s when this run was last started and is %s now", name, old, new)
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(config, dict) and config:
+        for name, value in config.items():
+            yield from _flat(value, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, config

@@ -1,0 +1,143 @@
+"""Whole generations: against transformers.generate, and against themselves where only the batch differs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxslm.generation.sampler import Sampling, generate
+from tests.generation import models
+
+LENGTHS = [3, 40, 11, 1]
+REAL = np.arange(models.CONFIG.vocab_size) < models.VOCABULARY
+KEY = jax.random.key(7)
+GREEDY = Sampling(max_new_tokens=24, temperature=0)
+DRAWN = Sampling(max_new_tokens=24, temperature=0.9, top_k=60, top_p=0.9, repetition_penalty=1.1)
+
+
+def prompts(side: str, padding_id: int = 0):
+    """(ids, mask) of prompts of LENGTHS, padded on one side."""
+    rng = np.random.default_rng(0)
+    ids_BxP = np.full((len(LENGTHS), max(LENGTHS)), padding_id)
+    mask_BxP = np.zeros(ids_BxP.shape, bool)
+    for row, length in enumerate(LENGTHS):
+        where = slice(length) if side == "right" else slice(max(LENGTHS) - length, None)
+        ids_BxP[row, where], mask_BxP[row, where] = rng.integers(0, models.VOCABULARY, length), True
+    return ids_BxP, mask_BxP
+
+
+def decode(ids_BxP, mask_BxP, sampling, *, key=KEY, allowed=REAL, stop=(), model=None):
+    return generate(model or models.ours(), ids_BxP, mask_BxP, key, sampling, allowed_V=allowed, stop_ids=stop)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_equals_transformers(penalty):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    ids_BxP, mask_BxP = prompts("left")
+    ours_BxN, lengths_B = decode(
+        ids_BxP, mask_BxP, Sampling(max_new_tokens=24, temperature=0, repetition_penalty=penalty)
+    )
+    for row, length in enumerate(LENGTHS):  # one by one: transformers would penalise padding ids, too
+        how = transformers.GenerationConfig(
+            max_new_tokens=24,
+            do_sample=False,
+            repetition_penalty=penalty,
+            suppress_tokens=np.flatnonzero(~REAL).tolist(),
+            pad_token_id=0,
+        )
+        prompt = torch.tensor(ids_BxP[row : row + 1, -length:])
+        expected = models.theirs().generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=how)
+        np.testing.assert_array_equal(ours_BxN[row], expected[0, length:].numpy())
+    assert lengths_B.tolist() == [24] * len(LENGTHS)
+    assert len({tuple(row) for row in ours_BxN.tolist()}) == len(LENGTHS)
+
+
+def test_padding_side_and_padding_id_do_not_matter():
+    right, _ = decode(*prompts("right"), DRAWN)
+    left, _ = decode(*prompts("left", padding_id=-100), DRAWN)
+    np.testing.assert_array_equal(left, right)
+
+
+def test_a_row_alone_equals_the_row_in_a_batch():
+    ids_BxP, mask_BxP = prompts("right")
+    batch_BxN, _ = decode(ids_BxP, mask_BxP, DRAWN)
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(len(LENGTHS)))
+    for row, length in list(enumerate(LENGTHS))[2:]:
+        one, rows = slice(row, row + 1), slice(length)
+        alone_1xN, _ = decode(ids_BxP[one, rows], mask_BxP[one, rows], DRAWN, key=keys_B[one])
+        np.testing.assert_array_equal(alone_1xN[0], batch_BxN[row])
+
+
+def test_draws_depend_on_the_key_alone():
+    ids_BxP, mask_BxP = prompts("right")
+    first, again = (decode(ids_BxP, mask_BxP, DRAWN)[0] for _ in range(2))
+    other, _ = decode(ids_BxP, mask_BxP, DRAWN, key=jax.random.key(8))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any(axis=1).all()
+
+
+def test_constrained_decoding_stays_in_the_mask():
+    hot = Sampling(max_new_tokens=24, temperature=5.0, top_p=1.0)
+    allowed = np.zeros_like(REAL)
+    allowed[[5, 17, 130, 131, 299]] = True
+    tokens_BxN, lengths_B = decode(*prompts("right"), hot, allowed=allowed)
+    assert set(tokens_BxN.ravel().tolist()) == {5, 17, 130, 131, 299}
+    assert lengths_B.tolist() == [24] * len(LENGTHS)
+
+
+def test_rows_end_at_stop_ids():
+    ids_BxP, mask_BxP = prompts("right")
+    free_BxN, _ = decode(ids_BxP, mask_BxP, GREEDY)
+    stop = {int(free_BxN[0, 0]), int(free_BxN[1, 9])}
+    tokens_BxN, lengths_B = decode(ids_BxP, mask_BxP, GREEDY, stop=tuple(stop))
+    for free_N, tokens_N, length in zip(free_BxN.tolist(), tokens_BxN.tolist(), lengths_B.tolist(), strict=True):
+        expected = next((n for n, token in enumerate(free_N) if token in stop), 24)
+        assert length == expected
+        assert tokens_N == free_N[: expected + 1] + [-1] * (23 - expected)
+    assert lengths_B[0] == 0 and min(lengths_B) < max(lengths_B)
+
+
+def test_a_stop_id_outside_the_mask_is_never_drawn():
+    ids_BxP, mask_BxP = prompts("right")
+    free_BxN, _ = decode(ids_BxP, mask_BxP, GREEDY)
+    stop = int(free_BxN[0, 0])
+    allowed = REAL & (np.arange(len(REAL)) != stop)
+    tokens_BxN, lengths_B = decode(ids_BxP, mask_BxP, GREEDY, allowed=allowed, stop=(stop,))
+    assert (tokens_BxN != stop).all() and lengths_B.tolist() == [24] * len(LENGTHS)
+
+
+def test_tokens_follow_the_exact_softmax():
+    """First tokens of 4,000 equal prompts against transformers' probabilities in float64."""
+    torch = pytest.importorskip("torch")
+    prompt = prompts("right")[0][0, :3]
+    with torch.inference_mode():
+        logits_V = models.theirs()(torch.tensor(prompt[None])).logits[0, -1].double().numpy()
+    expected_V = np.where(REAL, np.exp((logits_V - logits_V.max()) / 2.0), 0)
+    tokens_BxN, _ = decode(
+        np.tile(prompt, (4_000, 1)), np.ones((4_000, 3)), Sampling(max_new_tokens=1, temperature=2.0, top_p=1.0)
+    )
+    counts_V = np.bincount(tokens_BxN.ravel(), minlength=len(REAL))
+    expected_V *= counts_V.sum() / expected_V.sum()
+    common = expected_V >= 5  # the rarer ids together make one class
+    observed = np.append(counts_V[common], counts_V[~common].sum())
+    expected = np.append(expected_V[common], expected_V[~common].sum())
+    assert common.sum() > 20
+    assert stats.chisquare(observed, expected).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"mask_BxP": np.zeros((1, 3))}, "no tokens"),
+        ({"mask_BxP": np.ones((1, 4))}, "one \\[B, P\\] shape"),
+        ({"ids_BxP": np.full((1, 3), 384)}, "the model has 384"),
+        ({"allowed": np.zeros_like(REAL)}, "must mark some"),
+        ({"allowed": REAL[:300]}, "must mark some"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    arguments = {"ids_BxP": np.ones((1, 3)), "mask_BxP": np.ones((1, 3)), "allowed": REAL} | change
+    with pytest.raises(ValueError, match=message):
+        decode(sampling=GREEDY, **arguments)
