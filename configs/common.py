@@ -1,0 +1,93 @@
+"""Pieces that recipes share. A recipe starts from `speech_text_lm()` and changes what its paper changes.
+
+Every value can be overridden on the command line: `--config.optimizer.peak_lr=1e-4`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def speech_text_lm() -> ConfigDict:
+    """A decoder LM over text and speech units, with every key that the task reads."""
+    return ConfigDict(
+        dict(
+            task="speech_text_lm",
+            seed=0,
+            steps=1000,
+            log_every=10,
+            init_from="",  # a workdir of jaxslm whose model starts this one
+            checkpoint=dict(every=1000, keep=3),
+            eval=dict(every=1000, batches=8),  # batches of each objective, from the held-out split
+            samples=dict(utterances=3, temperature=0.8, top_p=0.95, text_tokens=50, speech_tokens=300),
+            optimizer=dict(
+                peak_lr=3e-4,
+                final_lr=0.0,
+                schedule="constant",  # constant | linear | cosine | inverse_sqrt
+                warmup_steps=0,
+                b1=0.9,
+                b2=0.95,
+                eps=1e-8,
+                weight_decay=0.1,
+                clip_norm=1.0,
+                moment_dtype="float32",
+                accumulate_steps=1,
+                z_loss=0.0,
+                max_skipped=20,  # non-finite steps in a row before the run stops
+            ),
+            model=dict(
+                d_model=512,
+                n_layers=8,
+                n_heads=8,
+                n_kv_heads=8,
+                d_ff=1376,
+                head_dim=0,  # 0: d_model / n_heads
+                rope_theta=1e4,
+                norm_eps=1e-5,
+                qkv_bias=False,
+                qk_norm=False,
+                tied_embeddings=False,
+                dtype="bfloat16",  # of the computation; parameters are float32
+                attention="auto",
+                remat="none",
+                scan_unroll=1,
+            ),
+            loss_chunks=8,  # pieces the logits are made in
+            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1),  # one of them may be -1: the devices that remain
+            data=dict(
+                sources=dict(),  # name -> what to read, see jaxslm/data/sources
+                cache="~/.cache/jaxslm",
+                tokenizer="byte",  # byte | tokenizer.json | SentencePiece model | a folder with one
+                units=dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000),
+                alignment="",  # "pocketsphinx" finds word times where none are given
+                max_seconds=60.0,
+                context_length=1024,
+                batch_size=8,  # rows over all devices
+                mixture=dict(text=1 / 3, speech=1 / 3, interleaved=1 / 9, asr=1 / 9, tts=1 / 9),  # shares of tokens
+                loss_weights=dict(text=1.0, speech=1.0, interleaved=1.0, asr=1.0, tts=1.0),
+                spans=dict(text_words=(10, 30), speech_words=(5, 15)),
+                workers=0,  # processes that make batches; 0: threads
+            ),
+        )
+    )
+
+
+def demo_data(config: ConfigDict) -> None:
+    """The embedded corpus: sentences of a small grammar, spoken by espeak-ng, and more of them as text."""
+    config.data.sources = dict(
+        speech=dict(kind="demo", utterances=400, seed=0, heldout=0.1),
+        text=dict(kind="demo_text", utterances=2000, seed=1, heldout=0.02),
+    )
+    config.data.tokenizer = "byte"
+    config.data.units = dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000)
+
+
+def tiny(config: ConfigDict) -> None:
+    """The same code path at a size that two CPU cores train in minutes."""
+    demo_data(config)
+    config.model.update(d_model=192, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, dtype="float32", remat="none")
+    config.loss_chunks = 4
+    config.data.update(context_length=512, batch_size=8)
+    config.optimizer.update(peak_lr=2e-3, final_lr=2e-4, schedule="cosine", warmup_steps=20, weight_decay=0.01)
+    config.steps = 300
+    config.log_every = 10
+    config.checkpoint.every = 100
+    config.eval.update(every=100, batches=2)

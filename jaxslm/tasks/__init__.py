@@ -1,0 +1,5 @@
+"""The kinds of training, by the name that a config gives in `task`."""
+
+from jaxslm.tasks import speech_text_lm
+
+TASKS = {"speech_text_lm": speech_text_lm.make}

@@ -1,0 +1,131 @@
+"""What the model says: held-out utterances answered in every direction, as text to print and as a page to look at."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from jaxslm.data.records import Records, Utterance
+from jaxslm.generation.sampler import Sampling
+from jaxslm.generation.speech_text import Response, complete, prompt_ids
+from jaxslm.vocabulary import Vocabulary
+
+STYLE = """
+body { font: 15px sans-serif; margin: 2em; max-width: 70em }
+th { text-align: left; vertical-align: top; padding-right: 1em; white-space: nowrap; color: #555; font-weight: normal }
+td, th { padding-bottom: .5em }
+small { color: #888; font-weight: normal }
+svg { display: block }
+"""
+# What is asked, from which modality to which.
+QUESTIONS = (
+    ("transcript (ASR)", "speech", "text"),
+    ("spoken (TTS)", "text", "speech"),
+    ("speech continued", "speech", "speech"),
+    ("text continued", "text", "text"),
+)
+
+
+def pick_heldout(records: Records, inventory_sha256: str, most: int) -> list[Utterance]:
+    """The first held-out utterances that have units and at least four words; from the training data if none is held
+    out."""
+    chosen: dict[str, list[Utterance]] = {"heldout": [], "train": []}
+    for utterance in records:
+        if inventory_sha256 in utterance.units and len(utterance.text.split()) >= 4:
+            chosen[utterance.split].append(utterance)
+        if len(chosen["heldout"]) >= most:
+            break
+        del chosen["train"][most:]
+    return chosen["heldout"] or chosen["train"]
+
+
+def write_samples(
+    state,
+    folder: Path,
+    step: int,
+    *,
+    utterances: Sequence[Utterance],
+    vocabulary: Vocabulary,
+    tokenizer,
+    config: Mapping,
+) -> str:
+    """Answers every question about every utterance; writes index.html, audio and answers.json into `folder`.
+
+    Args:
+      state: has the `model`.
+      config: temperature, top_p, text_tokens, speech_tokens (most new tokens of an answer). Transcripts are greedy.
+
+    Returns:
+      The answers as text for the terminal.
+    """
+    if not utterances:
+        return "no utterance with speech and text to show samples of"
+    answers = {}
+    for number, (name, source, to) in enumerate(QUESTIONS):
+        prompts = [_prompt(u, source, to, vocabulary, tokenizer) for u in utterances]
+        sampling = Sampling(
+            max_new_tokens=config["text_tokens"] if to == "text" else config["speech_tokens"],
+            temperature=0.0 if (source, to) == ("speech", "text") else config["temperature"],
+            top_p=config["top_p"],
+        )
+        key = jax.random.fold_in(jax.random.key(step), number)
+        answers[name] = complete(state.model, vocabulary, tokenizer, prompts, to=to, sampling=sampling, key=key)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_page(folder, step, utterances, answers)
+    return _as_text(utterances, answers)
+
+
+def _prompt(utterance: Utterance, source: str, to: str, vocabulary: Vocabulary, tokenizer) -> tuple[int, ...]:
+    """Whole utterances to transcribe or speak, the first half of them to continue."""
+    units = utterance.units[vocabulary.unit_inventory_sha256].ids
+    words = utterance.text.split()
+    if source == to:
+        units, words = units[: -(-len(units) // 2)], words[: -(-len(words) // 2)]
+    content = {"units": units} if source == "speech" else {"text": " ".join(words)}
+    return prompt_ids(vocabulary, tokenizer, to=to, **content)
+
+
+def _as_text(utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]]) -> str:
+    lines = []
+    for i, utterance in enumerate(utterances):
+        lines.append(f'{utterance.id} ({utterance.split}): "{utterance.text}"')
+        lines += [f"  {name:<17} {responses[i]}" for name, responses in answers.items()]
+    return "\n".join(lines)
+
+
+def _write_page(
+    folder: Path, step: int, utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]]
+) -> None:
+    sections, table = [], []
+    for i, utterance in enumerate(utterances):
+        rows = {"said": html.escape(utterance.text)}
+        if utterance.audio:
+            (folder / f"{i}.flac").write_bytes(utterance.audio)
+            rows["heard"] = f'<audio controls src="{i}.flac"></audio>'
+        (units,) = list(utterance.units.values())[:1]
+        rows["units"] = _strip(units.ids.tolist())
+        for name, responses in answers.items():
+            response = responses[i]
+            rows[name] = html.escape(response.text) if response.text is not None else _strip(response.units)
+        table.append({"id": utterance.id, "text": utterance.text} | {name: str(r[i]) for name, r in answers.items()})
+        body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        sections.append(f"<h2>{html.escape(utterance.id)} <small>{utterance.split}</small></h2><table>{body}</table>")
+    page = f"<!doctype html><meta charset=utf-8><title>Samples at step {step}</title><style>{STYLE}</style>"
+    (folder / "index.html").write_text(f"{page}<h1>Samples at step {step}</h1>{''.join(sections)}", encoding="utf-8")
+    (folder / "answers.json").write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _strip(units: Sequence[int], columns: int = 100) -> str:
+    """Units as a strip of colours, one hue a unit, so that repeats and rhythm can be seen."""
+    width, height = 8, 16
+    boxes = "".join(
+        f'<rect x="{i % columns * width}" y="{i // columns * height}" width="{width}" height="{height - 2}" '
+        f'fill="hsl({unit * 137.5 % 360:.0f} 60% {45 + unit % 3 * 12}%)"><title>[Hu{unit}]</title></rect>'
+        for i, unit in enumerate(units)
+    )
+    rows = -(-len(units) // columns)
+    shape = f'width="{min(len(units), columns) * width}" height="{rows * height}"'
+    return f"<svg {shape}>{boxes}</svg><small>{len(units)} units</small>"

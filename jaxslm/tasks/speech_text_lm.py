@@ -1,0 +1,173 @@
+"""A decoder language model over text and speech units: SpiRit-LM and its relatives.
+
+`make(config, workdir)` wires data, vocabulary, model and optimizer into a Task; the loop does the rest.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxslm.data.loader import heldout_batches, mixture_shares, training_batches
+from jaxslm.data.packing import PackedRows
+from jaxslm.data.prepare import Prepared, prepare
+from jaxslm.data.records import Records
+from jaxslm.data.spans import SpanLengths
+from jaxslm.data.token_index import TokenIndex, build_token_index
+from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
+from jaxslm.nn.loss import chunked_cross_entropy
+from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks.samples import pick_heldout, write_samples
+from jaxslm.tokenizer import load_tokenizer
+from jaxslm.training.optimizer import make_optimizer
+from jaxslm.training.state import make_init
+from jaxslm.training.step import make_train_step, put_batch
+from jaxslm.training.task import Task
+from jaxslm.vocabulary import Vocabulary, build_vocabulary
+
+VOCABULARY_FILE = "vocabulary.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Prepared data with the ids it turns into."""
+
+    prepared: Prepared
+    tokenizer: object
+    vocabulary: Vocabulary
+    index: TokenIndex
+
+
+def open_corpus(data: Mapping) -> Corpus:
+    """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
+    cache = Path(data["cache"]).expanduser()
+    tokenizer = load_tokenizer(data["tokenizer"])
+    prepared = prepare(data, cache)
+    index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
+    inventory = prepared.inventory
+    return Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
+
+
+def make_rows(config: Mapping, corpus: Corpus, *, heldout: bool) -> list[PackedRows]:
+    """One source of rows for each objective of the mixture, in the mixture's order."""
+    data = config["data"]
+    names, _ = mixture_shares(data["mixture"])
+    return [
+        PackedRows(
+            corpus.index,
+            corpus.vocabulary,
+            name,
+            objective_id=i,
+            context_length=data["context_length"],
+            seed=config["seed"],
+            spans=SpanLengths(**data["spans"]),
+            loss_weight=data["loss_weights"].get(name, 1.0),
+            heldout=heldout,
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def make_loss(config: Mapping, vocabulary: Vocabulary, n_objectives: int, partitioner: Partitioner):
+    """`loss(model, batch) -> (total, sums)` for make_train_step; see chunked_cross_entropy for both."""
+
+    def loss(model: Decoder, batch: Mapping[str, jax.Array]):
+        hidden_BxTxD = model(
+            batch["tokens"],
+            positions_BxT=batch["positions"],
+            segment_ids_BxT=batch["segment_ids"],
+            constrain=partitioner.constrain,
+        )
+        return chunked_cross_entropy(
+            hidden_BxTxD,
+            model.unembedding(),
+            batch["targets"],
+            batch["loss_weights"],
+            batch["objective"],
+            n_objectives=n_objectives,
+            vocab_size=vocabulary.size,
+            n_chunks=config["loss_chunks"],
+            z_loss=config["optimizer"]["z_loss"],
+        )
+
+    return loss
+
+
+def make(config: Mapping, workdir: Path) -> Task:
+    """The task of a config with the keys of configs/common.py. `workdir` is only named in messages."""
+    data = config["data"]
+    partitioner = make_partitioner(config["mesh"])
+    corpus = open_corpus(data)
+    names, shares = mixture_shares(data["mixture"])
+    rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
+    model_config = DecoderConfig(vocab_size=corpus.vocabulary.padded_size, **config["model"])
+    optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
+    init, abstract_state = make_init(functools.partial(Decoder, model_config), optimizer, partitioner)
+    loss = make_loss(config, corpus.vocabulary, len(names), partitioner)
+    step = make_train_step(
+        loss,
+        optimizer,
+        schedule,
+        objectives=names,
+        accumulate_steps=config["optimizer"]["accumulate_steps"],
+        state_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract_state),
+    )
+    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    tokens_per_step = data["batch_size"] * data["context_length"]
+    return Task(
+        init=init,
+        step=step,
+        batches=lambda first_step: training_batches(
+            rows, shares, batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
+        ),
+        batch_sharding=partitioner.batch_sharding(),
+        abstract_state=lambda: abstract_state,
+        evaluate=make_evaluate(config, loss, names, heldout, partitioner, processes),
+        samples=functools.partial(
+            write_samples,
+            utterances=pick_heldout(
+                Records(corpus.prepared.folder),
+                corpus.vocabulary.unit_inventory_sha256,
+                config["samples"]["utterances"],
+            ),
+            vocabulary=corpus.vocabulary,
+            tokenizer=corpus.tokenizer,
+            config=config["samples"],
+        ),
+        write_files=lambda folder: corpus.prepared.inventory.save(folder / "units"),
+        artifacts={VOCABULARY_FILE: corpus.vocabulary.to_json()},
+        check_artifact=lambda name, saved, current: Vocabulary.from_json(current).check_same(
+            Vocabulary.from_json(saved), str(workdir / name)
+        ),
+        tokens_per_step=tokens_per_step,
+        flops_per_step=tokens_per_step * flops_per_token(model_config, data["context_length"]),
+    )
+
+
+def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: Partitioner, processes):
+    """`evaluate(state)`: held-out loss a token, overall and for each objective that has held-out data."""
+    sums_of = jax.jit(lambda model, batch: loss(model, batch)[1])
+    batch_size, most = config["data"]["batch_size"], config["eval"]["batches"]
+    usable = [rows for rows in heldout if rows.n_examples]
+
+    def evaluate(state) -> dict[str, float]:
+        nll, weight = np.zeros(len(names)), np.zeros(len(names))
+        for rows in usable:
+            for batch in heldout_batches(rows, batch_size=batch_size, most=most, **processes):
+                sums = jax.device_get(sums_of(state.model, put_batch(batch, partitioner.batch_sharding())))
+                nll += sums["nll_O"]
+                weight += sums["weight_O"]
+        seen = [i for i in range(len(names)) if weight[i]]
+        if not seen:
+            return {}
+        return {"loss": float(nll.sum() / weight.sum())} | {f"loss/{names[i]}": float(nll[i] / weight[i]) for i in seen}
+
+    return evaluate
+
+
+def load_vocabulary(workdir: Path) -> Vocabulary:
+    return Vocabulary.from_json(json.loads((workdir / VOCABULARY_FILE).read_text()))

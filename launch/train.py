@@ -1,0 +1,53 @@
+"""Trains a model: python launch/train.py --config=configs/spiritlm_7b.py:tiny --workdir=runs/spiritlm
+
+Any value of the config can be set by --config.KEY=VALUE. The same command on the same workdir continues the run.
+Several processes: set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID on each (Slurm and TPU
+pods are recognised).
+"""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from jaxslm import configure
+from jaxslm.training import distributed
+
+
+def main() -> None:
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("jaxslm").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
+    parser.add_argument("--workdir", required=True, help="folder of the run; made if need be")
+    try:
+        config, others = configure.from_arguments(sys.argv[1:])
+    except configure.ConfigError as error:
+        sys.exit(f"error: {error}")
+    arguments = parser.parse_args(others)
+    if config is None:
+        parser.error("--config=FILE.py[:ARG] is required")
+
+    distributed.start()  # before anything asks JAX for devices
+    from jaxslm.tasks import TASKS
+    from jaxslm.training import loop, workdir
+    from jaxslm.training.checkpoint import CheckpointError
+
+    try:
+        folder = workdir.prepare(arguments.workdir)
+        if config.task not in TASKS:
+            raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
+        loop.run(TASKS[config.task](config, folder), config, folder)
+    except (ValueError, OSError, CheckpointError, loop.TrainingError) as error:
+        details = Path(tempfile.gettempdir()) / f"jaxslm-error-{os.getpid()}.txt"
+        details.write_text(traceback.format_exc())
+        sys.exit(f"details: {details}\nerror: {error}")
+
+
+if __name__ == "__main__":
+    main()
