@@ -73,8 +73,8 @@ def speech_text_lm() -> ConfigDict:
 def demo_data(config: ConfigDict) -> None:
     """The embedded corpus: sentences of a small grammar, spoken by espeak-ng, and more of them as text."""
     config.data.sources = dict(
-        speech=dict(kind="demo", utterances=400, seed=0, heldout=0.1),
-        text=dict(kind="demo_text", utterances=2000, seed=1, heldout=0.02),
+        speech=dict(kind="demo", utterances=1200, seed=0, heldout=0.05),
+        text=dict(kind="demo_text", utterances=1200, seed=1, heldout=0.02),
     )
     config.data.tokenizer = "byte"
     config.data.units = dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000)
@@ -83,11 +83,10 @@ def demo_data(config: ConfigDict) -> None:
 def tiny(config: ConfigDict) -> None:
     """The same code path at a size that two CPU cores train in minutes."""
     demo_data(config)
-    config.model.update(d_model=192, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=512, dtype="float32", remat="none")
+    config.model.update(d_model=192, n_layers=3, n_heads=2, n_kv_heads=2, d_ff=512, dtype="float32", remat="none")
     config.loss_chunks = 4
-    config.data.update(context_length=512, batch_size=8)
-    config.optimizer.update(peak_lr=2e-3, final_lr=2e-4, schedule="cosine", warmup_steps=20, weight_decay=0.01)
-    config.steps = 300
-    config.log_every = 10
-    config.checkpoint.every = 100
-    config.eval.update(every=100, batches=2)
+    config.data.update(context_length=384, batch_size=4)
+    config.optimizer.update(peak_lr=3e-3, final_lr=3e-4, schedule="cosine", warmup_steps=20)
+    config.steps = 480
+    config.checkpoint.every = 120
+    config.eval.update(every=120, batches=4)

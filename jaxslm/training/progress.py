@@ -5,11 +5,12 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from jaxslm.training.distributed import agree
@@ -34,6 +35,7 @@ class Progress:
         self._peak = peak_flops()
         self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None
         self._first, self._clock = step + 1, time.perf_counter()
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=max(config.log_every, 1))
         self._seconds: deque[float] = deque(maxlen=10)  # of the last steps, without saves and evaluations
         self._lead = jax.process_index() == 0
         self.train: Mapping[str, float] = {}
@@ -113,14 +115,15 @@ class Progress:
         self._check_skipped(step, int(values["skipped_in_a_row"]), int(values["skipped"]))
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        self.train = values
+        self._recent.append(values)
+        self.train = mean_losses(self._recent)
         if not self._lead:
             return
         row = self._file.add(step, values)
         self._bar.update(1)
         if step % self._config.log_every == 0 or step == self._config.steps:
             speed = f"{values['tokens_per_s']:,.0f} tokens/s, " if math.isfinite(values["tokens_per_s"]) else ""
-            self._bar.set_postfix_str(speed + described(values), refresh=False)
+            self._bar.set_postfix_str(speed + described(self.train), refresh=False)
             self._try_flush()
             self._events.add(row)
 
@@ -147,6 +150,17 @@ class Progress:
         from jaxslm.training.plot import plot_losses  # here, not above: the first step should not wait for matplotlib
 
         plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png", self._workdir.name)
+
+
+def mean_losses(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Losses a token over several steps: a step counts for an objective as it has tokens of it."""
+    sums: dict[str, np.ndarray] = {}
+    for row in rows:
+        for name in row:
+            if name.split("/")[0] == "loss" and math.isfinite(row[name]):
+                weight = row.get(name.replace("loss/", "tokens/"), 1.0) if "/" in name else 1.0
+                sums[name] = sums.get(name, 0.0) + weight * np.array([row[name], 1.0])
+    return {name: float(total / weight) for name, (total, weight) in sums.items()} or {"loss": math.nan}
 
 
 def described(values: Mapping[str, float]) -> str:

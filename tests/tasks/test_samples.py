@@ -42,7 +42,7 @@ class Tags(HTMLParser):
 def test_page_audio_and_text(tmp_path):
     tokenizer = load_tokenizer("byte")
     vocabulary = build_vocabulary(tokenizer, UNITS.size, UNITS.sha256)
-    config = DecoderConfig(vocabulary.padded_size, d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32)
+    config = DecoderConfig(vocabulary.padded_size, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
     state = SimpleNamespace(model=Decoder(config, jax.random.key(0)))
     utterances = [utterance("a", "heldout"), utterance("b/c", "heldout")]
     context = dict(utterances=utterances, vocabulary=vocabulary, tokenizer=tokenizer, config=SETTINGS)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxslm.training.metrics import Events, MetricsFile, read_rows
 from jaxslm.training.plot import plot_losses
+from jaxslm.training.progress import mean_losses
 from tests.training.test_checkpoint import files_of_at_most
 
 
@@ -80,3 +81,12 @@ def test_picture_has_something_in_it(tmp_path):
     plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png", "a run")
     pixels = pytest.importorskip("matplotlib.image").imread(tmp_path / "loss.png")
     assert pixels.shape == (660, 1080, 4) and pixels[..., :3].std() > 0.05
+
+
+def test_shown_losses_are_means_over_tokens():
+    nan = float("nan")
+    rows = [
+        {"loss": 2.0, "loss/asr": 1.0, "tokens/asr": 10.0, "loss/tts": nan, "tokens/tts": 0.0, "grad_norm": 9.0},
+        {"loss": 4.0, "loss/asr": 4.0, "tokens/asr": 20.0, "loss/tts": nan, "tokens/tts": 0.0, "grad_norm": 9.0},
+    ]
+    assert mean_losses(rows) == {"loss": 3.0, "loss/asr": 3.0}
