@@ -1,0 +1,229 @@
+"""One training step of a language model against `transformers.LlamaForCausalLM` with `torch.optim.AdamW`.
+
+Each side runs in a process of its own, so that peak memory is its own and neither's idle threads disturb the other. The
+two start from the same weights, see the same packed rows and take steps in turn; their losses are compared, so that the
+faster one is known to have done the same work.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY = 1e-3, (0.9, 0.95), 1e-8, 0.1
+ALLOCATORS = {  # environment of both processes
+    "default": {},
+    # Keep freed memory instead of returning it after each step and faulting it in again page by page.
+    "keep": {
+        "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1"
+    },
+}
+
+
+def run(argv: list[str]) -> dict[str, Any]:
+    """Runs the benchmark and returns its figures: tokens/s (medians), peak memory, losses, shapes, versions."""
+    arguments = _parser().parse_args(argv)
+    if arguments.worker:
+        _work(arguments)
+        return {}
+    sides = {name: _Side(name, argv, ALLOCATORS[arguments.allocator]) for name in ("ours", "peer")}
+    measured: dict[str, list[dict]] = {name: [] for name in sides}
+    for _ in range(arguments.warmup + arguments.steps):
+        for name, side in sides.items():
+            measured[name].append(side.step())
+    results, tokens = {}, arguments.batch * arguments.length
+    for name, side in sides.items():
+        timed = measured[name][arguments.warmup :]
+        seconds = statistics.median(step["seconds"] for step in timed)
+        results[name] = dict(
+            tokens_per_s=tokens / seconds,
+            seconds=seconds,
+            cpu_seconds=statistics.median(step["cpu_seconds"] for step in timed),
+            peak_memory_mib=side.finish(),
+            losses=[step["loss"] for step in measured[name]],
+        )
+    ours, peer = results["ours"], results["peer"]
+    return dict(
+        bench="lm_step",
+        ours=ours,
+        peer=peer,
+        ratio=ours["tokens_per_s"] / peer["tokens_per_s"],
+        cpu_ratio=peer["cpu_seconds"] / ours["cpu_seconds"],
+        largest_loss_difference=max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
+        shapes={k: v for k, v in vars(arguments).items() if k != "worker"},
+        versions={name: version(name) for name in ("jax", "flax", "optax", "torch", "transformers")},
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lm_step", description=__doc__)
+    for name, default in dict(
+        d_model=512, n_layers=8, n_heads=8, n_kv_heads=8, d_ff=1408, vocab_size=32_512, batch=4, length=512,
+        segments=4, warmup=2, steps=7, threads=os.cpu_count(), n_chunks=4, scan_unroll=1,
+    ).items():  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--remat", default="none")
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument("--peer_adamw", choices=("default", "fused"), default="fused")
+    parser.add_argument("--allocator", choices=tuple(ALLOCATORS), default="default")
+    parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    return parser
+
+
+class _Side:
+    """A worker process that takes one step when told to."""
+
+    def __init__(self, name: str, argv: list[str], environment: dict[str, str]):
+        command = [sys.executable, "-m", "jaxslm.benchmarks.lm_step", *argv, f"--worker={name}"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+        )
+
+    def _ask(self, request: str) -> dict:
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"worker ended with exit code {self.process.wait()}; its error is above.")
+        return json.loads(answer)
+
+    def step(self) -> dict:
+        return self._ask("step")
+
+    def finish(self) -> float:
+        """Ends the worker; returns the peak of its resident memory in MiB."""
+        peak = self._ask("stop")["peak_memory_mib"]
+        self.process.wait()
+        return peak
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    batches = _batches(arguments)
+    step = {"ours": _our_step, "peer": _peer_step}[arguments.worker](arguments)
+    for request in sys.stdin:
+        if request.strip() != "step":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(json.dumps(dict(peak_memory_mib=peak)), flush=True)
+            return
+        batch = next(batches)
+        start, cpu_start = time.perf_counter(), time.process_time()
+        loss = step(*batch)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        print(json.dumps(dict(seconds=seconds, cpu_seconds=cpu_seconds, loss=loss)), flush=True)
+
+
+def _batches(arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray, ...]]:
+    """(tokens, targets, positions, segment_ids), each int32 [batch, length]: rows of `segments` equal documents."""
+    rng = np.random.default_rng(0)
+    shape, document = (arguments.batch, arguments.length), arguments.length // arguments.segments
+    column = np.arange(arguments.length)
+    positions = np.broadcast_to(column % document, shape).astype(np.int32)
+    segment_ids = np.broadcast_to(column // document + 1, shape).astype(np.int32)
+    while True:
+        tokens = rng.integers(0, arguments.vocab_size, (shape[0], shape[1] + 1)).astype(np.int32)
+        yield tokens[:, :-1], tokens[:, 1:], positions, segment_ids
+
+
+def _decoder_config(arguments: argparse.Namespace):
+    from jaxslm.models.decoder import DecoderConfig
+
+    names = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "remat", "attention", "scan_unroll")
+    return DecoderConfig(**{name: getattr(arguments, name) for name in names})
+
+
+def _our_step(arguments: argparse.Namespace) -> Callable[..., float]:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxslm.benchmarks.llama_weights import load_llama, random_llama_state
+    from jaxslm.models.decoder import Decoder
+    from jaxslm.nn.loss import chunked_cross_entropy
+
+    config = _decoder_config(arguments)
+    abstract = jax.eval_shape(lambda key: Decoder(config, key), jax.random.key(0))
+    model = load_llama(abstract, random_llama_state(config, seed=0))
+    optimizer = optax.adamw(LEARNING_RATE, *BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+
+    def mean_loss(model, tokens, targets, positions, segment_ids):
+        hidden = model(tokens, positions_BxT=positions, segment_ids_BxT=segment_ids)
+        total, _ = chunked_cross_entropy(
+            hidden,
+            model.unembedding(),
+            targets,
+            jnp.ones(targets.shape),
+            jnp.zeros(targets.shape, jnp.int32),
+            n_objectives=1,
+            vocab_size=config.vocab_size,
+            n_chunks=arguments.n_chunks,
+        )
+        return total / targets.size
+
+    def train_step(model, optimizer_state, *batch):
+        loss, gradient = jax.value_and_grad(mean_loss)(model, *batch)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, model)
+        return optax.apply_updates(model, updates), optimizer_state, loss
+
+    compiled = jax.jit(train_step, donate_argnums=(0, 1))
+    state = [model, jax.jit(optimizer.init)(model)]
+    del model
+
+    def step(*batch: np.ndarray) -> float:
+        state[0], state[1], loss = compiled(*state, *batch)
+        return float(loss)
+
+    return step
+
+
+def _peer_step(arguments: argparse.Namespace) -> Callable[..., float]:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from jaxslm.benchmarks.llama_weights import random_llama_state
+
+    torch.set_num_threads(arguments.threads)
+    config = _decoder_config(arguments)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            intermediate_size=config.d_ff,
+            num_hidden_layers=config.n_layers,
+            num_attention_heads=config.n_heads,
+            num_key_value_heads=config.n_kv_heads,
+            rms_norm_eps=config.norm_eps,
+            max_position_embeddings=arguments.length,
+        )
+    ).train()
+    model.load_state_dict({name: torch.from_numpy(x) for name, x in random_llama_state(config, seed=0).items()})
+    # One segment: no position ids, and so no mask, which is the fast path of scaled_dot_product_attention.
+    packed, fused = arguments.segments > 1, arguments.peer_adamw == "fused"
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, fused=fused or None
+    )
+
+    def step(*batch: np.ndarray) -> float:
+        tokens, targets, positions, _ = (torch.from_numpy(x.copy()).long() for x in batch)
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(tokens, position_ids=positions if packed else None, use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.view(-1, config.vocab_size), targets.reshape(-1))
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+if __name__ == "__main__":
+    result = run(sys.argv[1:])
+    if result:
+        print(json.dumps(result))

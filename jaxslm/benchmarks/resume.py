@@ -1,0 +1,142 @@
+"""Exact resume, tried: python launch/bench.py resume --config=configs/spiritlm_7b.py:tiny --config.steps=40
+
+Runs a training command to its end; then, trial by trial, kills it at a random step (kill -9 and SIGTERM in turn),
+starts it again and compares every row of metrics.jsonl, losses by hex. Then runs it on 8 simulated devices, stopping
+and going on with 4, 2 and 1, and gives the largest difference from 8 all along. No peer does this: `ours` is the
+share of exact trials.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jaxslm.training.metrics import Row, is_heldout, read_rows
+
+OF_THE_CLOCK = ("tokens_per_s", "mfu")
+
+
+def run(argv: Sequence[str]) -> dict[str, Any]:
+    """Arguments other than its own are those of the training program. Needs POSIX signals."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default=f"{sys.executable} launch/train.py", help="what takes --config, --workdir")
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the steps at which runs are killed")
+    parser.add_argument("--devices", default="8,4,2,1", help="device counts a run goes through; '' leaves this out")
+    parser.add_argument("--folder", type=Path, help="where the runs lie; a temporary folder by default")
+    ours, config = parser.parse_known_args(argv)
+    command = [*shlex.split(ours.program), *config, "--config.log_every=1"]  # each row on the disk at once
+    rng = random.Random(ours.seed)
+    with contextlib.nullcontext(ours.folder) if ours.folder else tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        finish(command, folder / "whole", 1)
+        expected = read_rows(folder / "whole/metrics.jsonl")
+        trials = list(interrupted(command, folder, expected, ours.trials, rng))
+        counts = [int(n) for n in ours.devices.split(",") if n]
+        difference = across_devices(command, folder, counts, expected[-1]["step"]) if counts else None
+    exact = sum(not trial["differs"] for trial in trials)
+    return {
+        "bench": "resume",
+        "ours": exact / max(len(trials), 1),
+        "peer": None,
+        "ratio": None,
+        "peak_memory": None,
+        "shapes": {"command": shlex.join(command), "steps": expected[-1]["step"]},
+        "trials": trials,
+        "devices": counts,
+        "largest_loss_difference_across_devices": difference,
+        "versions": {name: version(name) for name in ("jax", "flax", "orbax-checkpoint")},
+    }
+
+
+def interrupted(
+    command: list[str], folder: Path, expected: list[Row], n_trials: int, rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    """What each trial did, and the first row that differs from the uninterrupted run ('' if none)."""
+    last = expected[-1]["step"]
+    for trial in range(n_trials):
+        number = (signal.SIGKILL, signal.SIGTERM)[trial % 2]
+        step = rng.randrange(1, last - 1)
+        workdir = folder / f"trial{trial}"
+        stop_at(command, workdir, 1, step, number)
+        written = max((row["step"] for row in read_rows(workdir / "metrics.jsonl")), default=0)
+        finish(command, workdir, 1)
+        differs = first_difference(read_rows(workdir / "metrics.jsonl"), expected)
+        print(f"trial {trial}: {number.name} at step {written}: {differs or 'exact'}", file=sys.stderr)
+        yield {"signal": number.name, "step": written, "differs": differs}
+
+
+def across_devices(command: list[str], folder: Path, counts: Sequence[int], steps: int) -> float:
+    """Largest difference of a training loss between a run on counts[0] devices and one that goes through all counts."""
+    finish(command, folder / "devices", counts[0])
+    moving = folder / "moving"
+    for i, count in enumerate(counts[:-1]):
+        stop_at(command, moving, count, (i + 1) * steps // len(counts), signal.SIGTERM)
+    finish(command, moving, counts[-1])
+    losses = [
+        {row["step"]: row["loss"] for row in read_rows(run_folder / "metrics.jsonl") if not is_heldout(row)}
+        for run_folder in (folder / "devices", moving)
+    ]
+    assert losses[0].keys() == losses[1].keys(), "the rows of a run were doubled or lost"
+    return max(abs(losses[0][step] - losses[1][step]) for step in losses[0])
+
+
+def first_difference(rows: list[Row], expected: list[Row]) -> str:
+    """'' if the rows are the same in every number but those of the clock, floats by hex."""
+
+    def exact(row: Row) -> dict[str, str]:
+        values = {name: value for name, value in row.items() if name not in OF_THE_CLOCK}
+        return {name: value.hex() if isinstance(value, float) else repr(value) for name, value in values.items()}
+
+    # an evaluation may come before or after the next step's row is written
+    ours, theirs = (sorted(map(exact, x), key=lambda row: (int(row["step"]), *row)) for x in (rows, expected))
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
+            return f"{one} instead of {other}"
+    return "" if len(ours) == len(theirs) else f"{len(ours)} rows instead of {len(theirs)}"
+
+
+def started(command: list[str], workdir: Path, devices: int) -> subprocess.Popen:
+    workdir.mkdir(parents=True, exist_ok=True)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    with (workdir / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}"],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        )
+
+
+def finish(command: list[str], workdir: Path, devices: int) -> None:
+    """Runs to the end. Raises RuntimeError with the last output if the program fails."""
+    _expect_success(started(command, workdir, devices), workdir)
+
+
+def stop_at(command: list[str], workdir: Path, devices: int, step: int, number: signal.Signals) -> None:
+    """Runs until the row of `step` is written, then sends the signal; SIGTERM must end in exit status 0."""
+    process = started(command, workdir, devices)
+    while process.poll() is None and not any(row["step"] >= step for row in read_rows(workdir / "metrics.jsonl")):
+        time.sleep(0.02)
+    if process.poll() is None:
+        process.send_signal(number)
+    if number == signal.SIGKILL:
+        process.wait()
+    else:
+        _expect_success(process, workdir)
+
+
+def _expect_success(process: subprocess.Popen, workdir: Path) -> None:
+    if process.wait():
+        output = (workdir / "output.txt").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{shlex.join(process.args)} ended with status {process.returncode}:\n{output}")

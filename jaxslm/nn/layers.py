@@ -1,0 +1,53 @@
+"""Layers of the decoder: plain pytrees of float32 parameters that compute in the dtype of their input.
+
+Legend: D input features, F output features, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxslm.sharding import Constrain, no_constraint
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
+    return std * jax.random.normal(key, shape, jnp.float32)
+
+
+class Linear(nnx.Module):
+    """`x_..D @ weight_DxF (+ bias_F)`. `axes` are the logical names of D and F."""
+
+    def __init__(self, d_in: int, d_out: int, key: jax.Array, *, axes: tuple[str, str], bias: bool = False, std=0.02):
+        self.weight = nnx.Param(_normal(key, (d_in, d_out), std), logical_axes=axes)
+        self.bias = nnx.Param(jnp.zeros(d_out), logical_axes=axes[1:]) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        # One axis of tokens: with two, XLA:CPU transposes the activations for the gradient of the weight.
+        y = x.reshape(-1, x.shape[-1]) @ self.weight[...].astype(x.dtype)
+        y = y.reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
+
+    def __init__(self, dim: int, *, eps: float = 1e-5, axis: str | None = None):
+        # Norm scales are small: replicated (axis None) rather than sharded like the features they scale.
+        self.scale = nnx.Param(jnp.ones(dim), logical_axes=(axis,))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        inverse_rms = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return (x32 * inverse_rms).astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Rows of `weight_VxD` by id."""
+
+    def __init__(self, n_ids: int, dim: int, key: jax.Array, *, std=0.02):
+        self.weight = nnx.Param(_normal(key, (n_ids, dim), std), logical_axes=("vocab", "embed"))
+
+    def __call__(self, ids: jax.Array, dtype=jnp.float32, constrain: Constrain = no_constraint) -> jax.Array:
+        # Whole rows: from rows cut along D the compiler would rather gather the activations of the whole batch.
+        return constrain(self.weight[...].astype(dtype), "vocab", None)[ids]

@@ -1,0 +1,205 @@
+"""Where arrays lie: a device mesh and one table from logical axis names to mesh axes.
+
+Parameters name their axes once, beside their definition (`nnx.Param(value, logical_axes=("embed", "ffn"))`);
+activations name theirs where it matters (`constrain(x, "batch", "length", None)`). `Partitioner.rules` turns names into
+mesh axes, so the same model runs data-parallel, fully sharded, tensor- and sequence-parallel by changing four numbers
+in the config.
+"""
+
+import difflib
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor", "sequence")
+
+DEFAULT_RULES: Mapping[str, str | tuple[str, ...] | None] = {
+    # activations
+    "batch": ("data", "fsdp"),
+    "length": "sequence",
+    "activation_embed": None,
+    # parameters
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "ffn": "tensor",
+    "vocab": "tensor",
+    "head_dim": None,
+}
+
+
+def is_param(leaf: Any) -> bool:
+    return isinstance(leaf, nnx.Param)
+
+
+def logical_axes(tree: Any) -> Any:
+    """The tree with each `nnx.Param` replaced by its axis names, one a dimension ("layers" first if stacked)."""
+
+    def axes_of(param: nnx.Param) -> tuple[str | None, ...]:
+        axes = param.get_metadata()["logical_axes"]
+        ndim = len(param.get_value().shape)
+        assert ndim - len(axes) in (0, 1), (axes, ndim)
+        return ("layers",) * (ndim - len(axes)) + axes
+
+    return jax.tree.map(lambda leaf: axes_of(leaf) if is_param(leaf) else (), tree, is_leaf=is_param)
+
+
+@dataclass(frozen=True)
+class Partitioner:
+    """A mesh with the rules that place arrays on it. Make one with `make_partitioner`."""
+
+    mesh: Mesh
+    rules: Mapping[str, str | tuple[str, ...] | None] = field(default_factory=lambda: DEFAULT_RULES)
+
+    def spec(
+        self, axes: Sequence[str | None], shape: Sequence[int], *, strict: bool = True, name: str = "array"
+    ) -> PartitionSpec:
+        """Mesh axes of each dimension of an array with these logical axes.
+
+        A dimension its mesh axes do not divide is an error if `strict` (parameters), else replicated (activations).
+        Raises ValueError for that, for an unknown logical axis, and for a mesh axis used by two dimensions.
+        """
+        assert len(axes) == len(shape), (name, axes, shape)
+        entries: list[tuple[str, ...] | None] = []
+        used: dict[str, str] = {}
+        for axis, size in zip(axes, shape, strict=True):
+            mesh_axes = self._mesh_axes(axis)
+            n_shards = math.prod(self.mesh.shape[a] for a in mesh_axes)
+            if size % n_shards:
+                if strict:
+                    raise ValueError(
+                        f"{name}: axis '{axis}' of size {size} is not divisible by the {n_shards} shards of mesh axes "
+                        f"{'x'.join(mesh_axes)}. Change mesh.{mesh_axes[-1]} or the model size, or replicate it with "
+                        f"mesh.rules.{axis}=None."
+                    )
+                mesh_axes = ()
+            for mesh_axis in mesh_axes:
+                if mesh_axis in used:
+                    raise ValueError(
+                        f"{name}: mesh axis '{mesh_axis}' would shard both '{used[mesh_axis]}' and '{axis}'. "
+                        "Map one of them to another axis (or None) in mesh.rules."
+                    )
+                used[mesh_axis] = axis
+            entries.append(mesh_axes or None)
+        return PartitionSpec(*entries)
+
+    def _mesh_axes(self, axis: str | None) -> tuple[str, ...]:
+        if axis is None:
+            return ()
+        if axis not in self.rules:
+            raise ValueError(
+                f"unknown logical axis '{axis}'{_closest(axis, self.rules)}; mesh.rules has no entry for it."
+            )
+        rule = self.rules[axis]
+        return (rule,) if isinstance(rule, str) else tuple(rule or ())
+
+    def sharding(self, axes: Sequence[str | None], shape: Sequence[int], **kwargs: Any) -> NamedSharding:
+        return NamedSharding(self.mesh, self.spec(axes, shape, **kwargs))
+
+    def batch_sharding(self) -> NamedSharding:
+        """Sharding of a [batch, length] array."""
+        return NamedSharding(
+            self.mesh, PartitionSpec(self._mesh_axes("batch") or None, self._mesh_axes("length") or None)
+        )
+
+    def shardings(self, tree: Any) -> Any:
+        """Shardings in the structure of `tree` (a module, an optimizer state, or `jax.eval_shape` of one).
+
+        Leaves outside any `nnx.Param` (counters, keys) are replicated.
+        """
+
+        def of(path, leaf):
+            if not is_param(leaf):
+                return NamedSharding(self.mesh, PartitionSpec())
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            sharding = self.sharding(logical_axes(leaf), leaf.get_value().shape, name=name)
+            return jax.tree.map(lambda _: sharding, leaf)
+
+        return jax.tree_util.tree_map_with_path(of, tree, is_leaf=is_param)
+
+    @functools.cached_property
+    def constrain(self) -> "Constrain":
+        """`constrain(x, *axes)` pins an activation inside jit."""
+        return Constrain(self)
+
+
+@dataclass(frozen=True)
+class Constrain:
+    """What a model needs to know of the mesh: how to pin activations and how to run a kernel shard by shard."""
+
+    partitioner: Partitioner | None
+
+    def __call__(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """`x` laid out by its logical axes, one a dimension; a dimension that does not divide is replicated."""
+        if self._single():
+            return x
+        return jax.lax.with_sharding_constraint(x, self.partitioner.sharding(axes, x.shape, strict=False))
+
+    def per_shard(self, kernel: Callable, in_axes: Sequence[Sequence[str | None]], out_axes: Sequence[str | None]):
+        """`kernel` on each device's piece of its arguments; the compiler cannot split a hand-written kernel by itself.
+
+        Axes are logical names, as in `__call__`; every piece must be whole (a ValueError names what does not divide).
+        """
+        if self._single():
+            return kernel
+
+        def run(*arguments: jax.Array) -> jax.Array:
+            specs = [self.partitioner.spec(axes, x.shape) for axes, x in zip(in_axes, arguments, strict=True)]
+            out = self.partitioner.spec(out_axes, jax.eval_shape(kernel, *arguments).shape)
+            mapped = jax.shard_map(
+                kernel, mesh=self.partitioner.mesh, in_specs=tuple(specs), out_specs=out, check_vma=False
+            )
+            return mapped(*arguments)
+
+        return run
+
+    def _single(self) -> bool:
+        return self.partitioner is None or self.partitioner.mesh.size == 1
+
+
+no_constraint = Constrain(None)
+
+
+def make_partitioner(
+    mesh_config: Mapping[str, Any] | None = None, devices: Sequence[jax.Device] | None = None
+) -> Partitioner:
+    """Partitioner of `mesh_config` = {data, fsdp, tensor, sequence: sizes, one may be -1; rules: overrides}.
+
+    Sizes default to 1, data to -1 (the devices that remain). Raises ValueError when the sizes do not make up the
+    devices at hand.
+    """
+    config = dict(mesh_config or {})
+    rules = dict(DEFAULT_RULES) | dict(config.pop("rules", None) or {})
+    for axis in config:
+        if axis not in MESH_AXES:
+            raise ValueError(
+                f"mesh has no axis '{axis}'{_closest(axis, MESH_AXES)}; the axes are {', '.join(MESH_AXES)}."
+            )
+    devices = list(devices if devices is not None else jax.devices())
+    sizes = {axis: int(config.get(axis, -1 if axis == "data" else 1)) for axis in MESH_AXES}
+    asked = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    if list(sizes.values()).count(-1) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
+        raise ValueError(f"mesh sizes are positive and at most one is -1, got {asked}.")
+    known = math.prod(size for size in sizes.values() if size != -1)
+    sizes = {axis: len(devices) // known if size == -1 else size for axis, size in sizes.items()}
+    if math.prod(sizes.values()) != len(devices):
+        raise ValueError(
+            f"mesh ({asked}) does not make up the {len(devices)} devices present. The product of data, fsdp, tensor "
+            "and sequence must be that number; set one of them to -1 to take what remains."
+        )
+    mesh = jax.make_mesh(
+        tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
+    )
+    return Partitioner(mesh, rules)
+
+
+def _closest(name: str, known: Any) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{match[0]}'?)" if match else ""
