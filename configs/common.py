@@ -41,6 +41,7 @@ def speech_text_lm() -> ConfigDict:
                 d_ff=1376,
                 head_dim=0,  # 0: d_model / n_heads
                 rope_theta=1e4,
+                rope_scaling=None,  # Llama-3's fields, see nn/rope.py
                 norm_eps=1e-5,
                 qkv_bias=False,
                 qk_norm=False,
@@ -51,7 +52,7 @@ def speech_text_lm() -> ConfigDict:
                 scan_unroll=1,
             ),
             loss_chunks=8,  # pieces the logits are made in
-            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1),  # one of them may be -1: the devices that remain
+            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),  # a -1 takes the devices that remain
             data=dict(
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
@@ -85,8 +86,9 @@ def tiny(config: ConfigDict) -> None:
     demo_data(config)
     config.model.update(d_model=192, n_layers=3, n_heads=2, n_kv_heads=2, d_ff=512, dtype="float32", remat="none")
     config.loss_chunks = 4
-    config.data.update(context_length=384, batch_size=4)
+    config.data.update(context_length=384, batch_size=8)
     config.optimizer.update(peak_lr=3e-3, final_lr=3e-4, schedule="cosine", warmup_steps=20)
-    config.steps = 480
-    config.checkpoint.every = 120
-    config.eval.update(every=120, batches=4)
+    config.steps = 280
+    config.checkpoint.every = 70
+    config.eval.update(every=70, batches=2)
+    config.samples.text_tokens = 150  # bytes, where the full recipe counts pieces of words

@@ -18,12 +18,14 @@ import jax
 from jaxslm.audio.io import read_audio
 from jaxslm.configure import read_config
 from jaxslm.generation.sampler import Sampling
-from jaxslm.generation.speech_text import NEW_TOKENS, respond
+from jaxslm.generation.speech_text import respond
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.speech_text_lm import load_vocabulary
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.training.checkpoint import CheckpointError, restore_model
 from jaxslm.units.inventory import UnitInventory
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="text file to write the answer to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--max_new_tokens", type=int, help="default: 50 for text, 200 spoken text, 300 continued speech"
+        "--max_new_tokens", type=int, help="default: samples.text_tokens or samples.speech_tokens of the config"
     )
     for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
         default = getattr(Sampling, name)
@@ -56,11 +58,10 @@ def main() -> None:
 
 
 def answer(flags: argparse.Namespace):
-    source = "speech" if flags.audio else "text"
-    settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}
-    n_tokens = NEW_TOKENS[source, flags.to] if flags.max_new_tokens is None else flags.max_new_tokens
-    sampling = Sampling(max_new_tokens=n_tokens, **settings)
     config, vocabulary = read_config(flags.workdir), load_vocabulary(flags.workdir)
+    settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}
+    n_tokens = config.samples[f"{flags.to}_tokens"] if flags.max_new_tokens is None else flags.max_new_tokens
+    sampling = Sampling(max_new_tokens=n_tokens, **settings)
     tokenizer = load_tokenizer(config.data.tokenizer)
     if tokenizer.sha256 != vocabulary.tokenizer_sha256:
         raise ValueError(
@@ -74,7 +75,12 @@ def answer(flags: argparse.Namespace):
     model, _ = restore_model(flags.workdir / "checkpoints", abstract, flags.step)
     key = jax.random.key(flags.seed)
     prompt = {"text": flags.text, "audio": audio}
-    return respond(model, vocabulary, tokenizer, inventory, **prompt, to=flags.to, sampling=sampling, key=key)
+    response = respond(model, vocabulary, tokenizer, inventory, **prompt, to=flags.to, sampling=sampling, key=key)
+    if len(response.prompt_ids) + len(response.ids) > config.data.context_length:
+        log.warning("prompt and answer are longer than the %d tokens the model saw", config.data.context_length)
+    if not response.stopped:
+        log.warning("the answer was cut at --max_new_tokens=%d", n_tokens)
+    return response
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ to it. T context length, N examples, R rows.
 """
 
 import dataclasses
+import functools
 import threading
 
 import numpy as np
@@ -124,10 +125,10 @@ class PackedRows:
         self._pieces = np.arange(len(self._items)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
         self._cut = np.repeat(n_pieces > 1, n_pieces)
 
-    @property
-    def n_examples(self) -> int:
-        """Examples of an epoch, before those too long for the context are left out."""
-        return len(self._items)
+    @functools.cached_property
+    def n_fitting(self) -> int:
+        """Examples of the first epoch that fit the context."""
+        return len(self._fitting(0)[0])
 
     def _lengths(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Places each example takes in a row: its ids less one, since the last id is only a target."""
@@ -137,12 +138,16 @@ class PackedRows:
         goes_on = left > self._piece + 2  # a piece with another behind it: begin and modality marker, but no end
         return np.where(cut, np.where(goes_on, self._piece + 1, left), whole)
 
-    def _plan(self, epoch: int, first_row: int) -> _Epoch:
+    def _fitting(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(examples in the epoch's order, their keys, their lengths), without those longer than the context."""
         order = draw_order(len(self._items), self.seed, _ORDER, self.objective_id, epoch)
         keys = draw_bits(self.seed, _SPANS, self.objective_id, epoch, order)
         lengths = self._lengths(order, keys)
         fits = lengths <= self.context_length
-        order, keys, lengths = order[fits], keys[fits], lengths[fits]
+        return order[fits], keys[fits], lengths[fits]
+
+    def _plan(self, epoch: int, first_row: int) -> _Epoch:
+        order, keys, lengths = self._fitting(epoch)
         packed, row_start = pack(lengths, self.context_length)
         if not len(packed):
             raise ValueError(
@@ -172,7 +177,9 @@ class PackedRows:
         left_out = len(self._items) - len(plan.examples)
         full = used / rows / self.context_length
         line = f"{self.objective}: {len(plan.examples)} examples in {rows} rows, {full:.0%} full"
-        return line + (f"; {left_out} longer than the context left out" if left_out else "")
+        return line + (
+            f"; {left_out} longer than data.context_length={self.context_length} left out" if left_out else ""
+        )
 
     def __len__(self) -> int:
         return 2**40  # without end, as far as mixing is concerned

@@ -92,7 +92,8 @@ def _as_text(utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Res
     lines = []
     for i, utterance in enumerate(utterances):
         lines.append(f'{utterance.id} ({utterance.split}): "{utterance.text}"')
-        lines += [f"  {name:<17} {responses[i]}" for name, responses in answers.items()]
+        for name, responses in answers.items():
+            lines.append(f"  {name:<17} {responses[i]}{'' if responses[i].stopped else ' ... (cut)'}")
     return "\n".join(lines)
 
 

@@ -5,7 +5,9 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,11 +25,14 @@ from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.samples import pick_heldout, write_samples
 from jaxslm.tokenizer import load_tokenizer
+from jaxslm.training.distributed import agree
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
 from jaxslm.training.step import make_train_step, put_batch
 from jaxslm.training.task import Task
 from jaxslm.vocabulary import Vocabulary, build_vocabulary
+
+log = logging.getLogger(__name__)
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -46,10 +51,44 @@ def open_corpus(data: Mapping) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
     tokenizer = load_tokenizer(data["tokenizer"])
+    if not data["units"]:
+        raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
     prepared = prepare(data, cache)
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
     inventory = prepared.inventory
-    return Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
+    corpus = Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
+    digest = hashlib.sha256(json.dumps([corpus.vocabulary.to_json(), index.folder.name], sort_keys=True).encode())
+    mine = int.from_bytes(digest.digest()[:4], "big") >> 1
+    if agree(mine) != mine:
+        raise ValueError(
+            f"process {jax.process_index()} prepared other data than process 0 (units learnt elsewhere differ): "
+            f"prepare once, and give all hosts the same folder by --config.data.cache (here {cache})"
+        )
+    return corpus
+
+
+def check_rows(config: Mapping, partitioner: Partitioner) -> None:
+    """Raises ValueError unless the rows of a batch can be dealt out to the mesh and to the processes."""
+    rows, parts = config["data"]["batch_size"], config["optimizer"]["accumulate_steps"]
+    shards = partitioner.mesh.shape["data"] * partitioner.mesh.shape["fsdp"]
+    if rows % (shards * parts):
+        raise ValueError(
+            f"data.batch_size={rows} is no multiple of the {shards} shards of a batch (mesh.data x mesh.fsdp) times "
+            f"optimizer.accumulate_steps={parts}: raise it, or give devices to mesh.tensor or mesh.sequence"
+        )
+    sharding = partitioner.batch_sharding()
+    here = sum(stop - start for start, stop in _row_ranges(sharding, rows))
+    if here * jax.process_count() != rows:
+        raise ValueError(
+            f"mesh.data x mesh.fsdp = {shards} does not give each of the {jax.process_count()} processes rows of its "
+            "own: make it a multiple of the number of processes, with mesh.tensor and mesh.sequence inside each"
+        )
+
+
+def _row_ranges(sharding, rows: int) -> set[tuple[int, int]]:
+    """Which rows of a batch this process's devices hold, as (first, stop) ranges."""
+    indices = sharding.addressable_devices_indices_map((rows, sharding.mesh.shape["sequence"]))
+    return {index[0].indices(rows)[:2] for index in indices.values()}
 
 
 def make_rows(config: Mapping, corpus: Corpus, *, heldout: bool) -> list[PackedRows]:
@@ -92,6 +131,7 @@ def make_loss(config: Mapping, vocabulary: Vocabulary, n_objectives: int, partit
             vocab_size=vocabulary.size,
             n_chunks=config["loss_chunks"],
             z_loss=config["optimizer"]["z_loss"],
+            constrain=partitioner.constrain,
         )
 
     return loss
@@ -101,9 +141,12 @@ def make(config: Mapping, workdir: Path) -> Task:
     """The task of a config with the keys of configs/common.py. `workdir` is only named in messages."""
     data = config["data"]
     partitioner = make_partitioner(config["mesh"])
+    check_rows(config, partitioner)
     corpus = open_corpus(data)
     names, shares = mixture_shares(data["mixture"])
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
+    for source in rows:
+        log.info("%s", source.describe())
     model_config = DecoderConfig(vocab_size=corpus.vocabulary.padded_size, **config["model"])
     optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
     init, abstract_state = make_init(functools.partial(Decoder, model_config), optimizer, partitioner)
@@ -152,7 +195,9 @@ def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: P
     """`evaluate(state)`: held-out loss a token, overall and for each objective that has held-out data."""
     sums_of = jax.jit(lambda model, batch: loss(model, batch)[1])
     batch_size, most = config["data"]["batch_size"], config["eval"]["batches"]
-    usable = [rows for rows in heldout if rows.n_examples]
+    usable = [rows for rows in heldout if rows.n_fitting]
+    if missing := [rows.objective for rows in heldout if not rows.n_fitting]:
+        log.warning("no held-out utterance for %s fits: no held-out loss of them", ", ".join(missing))
 
     def evaluate(state) -> dict[str, float]:
         nll, weight = np.zeros(len(names)), np.zeros(len(names))

@@ -82,9 +82,10 @@ def test_too_long_for_the_context_is_counted(corpus):
     rows = rows_of(corpus, "asr")
     items = np.flatnonzero(~np.asarray(corpus.index.heldout) & rows.layout.eligible(corpus.index))
     too_long = int((4 + corpus.index.n_text[items] + corpus.index.n_units[items] > CONTEXT + 1).sum())
-    assert too_long > 0 and f"{too_long} longer than the context left out" in rows.describe()
+    assert too_long > 0 and f"{too_long} longer than data.context_length={CONTEXT} left out" in rows.describe()
     with pytest.raises(ValueError, match="objective 'asr'.*data.context_length=8"):
         rows_of(corpus, "asr", context_length=8).epoch(0)
+    assert rows_of(corpus, "asr", context_length=8).n_fitting == 0 and rows.n_fitting == len(items) - too_long
 
 
 def test_splits_do_not_mix(corpus):
