@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from jaxslm.units.inventory import UnitInventory, learn_inventory
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same config would give other records
+VERSION = 2  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
 )
@@ -180,7 +180,7 @@ def _make(folder: Path, config: dict, inventory: UnitInventory | None, progress:
 def _read(
     config: dict, inventory: UnitInventory | None, report: Report, progress: bool, workers: int
 ) -> Iterator[Utterance]:
-    """The usable utterances of all sources, in order, ids unique."""
+    """The usable utterances of all sources, in order, under the id "source/id": two sources may use the same ids."""
     given = inventory is not None and inventory.precomputed
     reading = Reading(max_seconds=config["max_seconds"], aligner=config["alignment"])
     if given:
@@ -193,24 +193,27 @@ def _read(
     for name, spec in config["sources"].items():
         spec = {"frame_rate": inventory.frame_rate} | spec if given else spec
         sources[name] = _opened(name, spec, report)
-    of, used = {}, Counter()
+    names, used = deque(), Counter()  # names: the source of each utterance that is being read
 
     def raws():
         for name, raws_of_source in sources.items():
+            taken = set()
             for raw in raws_of_source:
-                if raw.id in of:
+                if raw.id in taken:
                     report.left_out(raw.where, f"the id '{raw.id}' is taken", "give every utterance an id of its own")
                 else:
-                    of[raw.id] = name
+                    taken.add(raw.id)
+                    names.append(name)
                     yield raw
 
     with tqdm(desc="reading", unit=" utterances", disable=not progress) as bar:
         for raw, utterance, entries in read_utterances(raws(), reading, workers):
             report.extend(entries)
             bar.update()
+            name = names.popleft()
             if utterance is not None:
-                used[of[raw.id]] += 1
-                yield utterance
+                used[name] += 1
+                yield replace(utterance, id=f"{name}/{raw.id}")
     for name in sources:
         if not used[name]:
             raise _nothing(name, report)

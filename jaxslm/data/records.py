@@ -196,8 +196,8 @@ def file_sha256(path: Path) -> str:
 class Records(Sequence):
     """Random access to the utterances of a folder. Picklable: a worker process opens the shards anew.
 
-    Raises ValueError if the folder is incomplete, of another schema, or a shard is missing or has another size than the
-    manifest says.
+    Raises ValueError if the folder is incomplete, of another schema, names a shard outside it, or a shard is missing or
+    has another size than the manifest says.
     """
 
     def __init__(self, folder: str | Path):
@@ -210,7 +210,11 @@ class Records(Sequence):
             schema = self.manifest["schema"]
             raise ValueError(f"{path} has schema {schema}, where this version reads {SCHEMA}: prepare the data again")
         for shard in self.manifest["shards"]:
-            file = self.folder / shard["file"]
+            name = str(shard["file"])
+            # A folder that came from elsewhere must not have files outside it read.
+            if Path(name).name != name or "\\" in name or ".." in name:
+                raise ValueError(f"{path} names a shard {name!r} that is no file in its folder: prepare the data again")
+            file = self.folder / name
             if not file.is_file() or file.stat().st_size != shard["bytes"]:
                 size = f"has {file.stat().st_size} bytes" if file.is_file() else "is missing"
                 raise ValueError(

@@ -55,7 +55,10 @@ class DecoderConfig:
         if not self.head_dim:
             object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
-            object.__setattr__(self, "rope_scaling", RopeScaling(**dict(self.rope_scaling)))
+            needed = [field.name for field in dataclasses.fields(RopeScaling)]
+            if set(self.rope_scaling) != set(needed):
+                raise ValueError(f"model.rope_scaling needs {', '.join(needed)}; got {', '.join(self.rope_scaling)}.")
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"model.n_heads={self.n_heads} is not a multiple of model.n_kv_heads={self.n_kv_heads}.")
         if self.head_dim % 2:

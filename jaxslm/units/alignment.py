@@ -41,7 +41,7 @@ class PocketSphinxAligner:
         try:
             from pocketsphinx import Decoder
         except ImportError as error:
-            raise ImportError("word alignment needs PocketSphinx: pip install 'jaxslm[demo]'") from error
+            raise ValueError("word alignment needs PocketSphinx: pip install 'jaxslm[demo]'") from error
         # The wheel's own beams and its second pass over the lattice lose a fifth of acted speech; these cost no time.
         self._decoder = Decoder(loglevel="FATAL", lm=None, bestpath=False, beam=1e-100, pbeam=1e-100, wbeam=1e-80)
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,18 +104,28 @@ class UnitInventory:
         return UnitSequence(ids_T, np.ones_like(ids_T), self.frame_rate)
 
     def save(self, folder: str | Path) -> None:
-        """Writes centroids.npy and, last, inventory.json."""
+        """Writes centroids.npy and, last, inventory.json, unless the folder holds this inventory already.
+
+        The files get their names when all is written, so that a kill or a full disk leaves what was there.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.centroids is not None:
-            np.save(folder / "centroids.npy", self.centroids)
+        try:
+            if UnitInventory.load(folder) == self:
+                return
+        except ValueError:  # nothing there, or nothing of use
+            pass
         scale = {
             field: None if getattr(self, field) is None else getattr(self, field).tolist() for field in _ARRAYS[1:]
         }
         record = {"version": _VERSION, "name": self.name, "sha256": self.sha256, **self._fields(), **scale}
-        unfinished = folder / "inventory.json.unfinished"
-        unfinished.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(unfinished, folder / "inventory.json")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+            new = Path(unfinished)
+            (new / "inventory.json").write_text(json.dumps(record, indent=1) + "\n")
+            if self.centroids is not None:
+                np.save(new / "centroids.npy", self.centroids)
+                os.replace(new / "centroids.npy", folder / "centroids.npy")
+            os.replace(new / "inventory.json", folder / "inventory.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "UnitInventory":
@@ -132,7 +143,7 @@ class UnitInventory:
             precomputed = record["encoder"].startswith("precomputed:")
             centroids = None if precomputed else np.load(path.with_name("centroids.npy"), allow_pickle=False)
             inventory = cls(centroids=centroids, **record)
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a usable unit inventory ({error}); copy the folder again or learn it anew"
             ) from error

@@ -130,7 +130,8 @@ def test_bad_input_is_reported_and_the_rest_is_used(tmp_path):
     assert all(entry["where"].startswith(str(folder / "manifest.jsonl")) for entry in prepared.report.entries)
     records = {utterance.id: utterance for utterance in Records(prepared.folder)}
     assert len(records) == 11
-    assert records["u5"].words == () and records["u5"].units and records["u8"].duration == 1.0
+    assert set(records) == {f"tones/u{i}" for i in (4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15)}
+    assert records["tones/u5"].words == () and records["tones/u5"].units and records["tones/u8"].duration == 1.0
     assert json.loads((prepared.folder / "report.jsonl").read_text().splitlines()[0])["cause"]
     again = prepare(config(folder), tmp_path / "cache", progress=False)
     assert again.report.summary() == prepared.report.summary() and "7 x" not in again.report.summary()
@@ -148,6 +149,53 @@ def test_sources_join_and_text_needs_no_speech(tmp_path):
     text_only = dict(sources=dict(text=asked["sources"]["text"]))
     prepared = prepare(text_only, tmp_path / "cache", progress=False)
     assert prepared.inventory is None and len(Records(prepared.folder)) == 2
+
+
+def test_sources_may_use_the_same_ids(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_manifest(tmp_path / name, [dict(text=f"line {i} of {name}") for i in range(3)])
+    sources = {name: dict(kind="text", path=str(tmp_path / name / "manifest.jsonl")) for name in "ab"}
+    prepared = prepare(dict(sources=sources), tmp_path / "cache", progress=False)
+    assert {u.id: u.text for u in Records(prepared.folder)} == {
+        f"{name}/manifest.jsonl:{i + 1}": f"line {i} of {name}" for name in "ab" for i in range(3)
+    }
+    assert not prepared.report.entries
+
+
+def test_speech_used_as_text_too_is_held_out_as_both(tmp_path):
+    lines = write_corpus(tmp_path / "tones", 40, split=None)
+    for i, line in enumerate(lines):
+        line["text"] = f"transcript {i}"
+        if i % 3 == 0:  # by the audio path
+            del line["id"]
+        if i % 10 == 0:
+            line["split"] = "dev"
+    write_manifest(tmp_path / "tones", lines)
+    asked = config(tmp_path / "tones")
+    asked["sources"]["tones"]["heldout"] = 0.3
+    asked["sources"]["text"] = dict(kind="text", path=str(tmp_path / "tones"), heldout=0.3)
+    splits = {"text": {}, "tones": {}}
+    for utterance in Records(prepare(asked, tmp_path / "cache", progress=False).folder):
+        splits[utterance.id.split("/")[0]][utterance.text] = utterance.split
+    heldout = {text for text, split in splits["tones"].items() if split == "heldout"}
+    training = {text for text, split in splits["text"].items() if split == "train"}
+    assert 5 < len(heldout) < 25 and not heldout & training
+    assert splits["text"] == splits["tones"] and len(training) + len(heldout) == 40
+
+
+def test_word_times_are_found_under_the_id_that_the_source_gives(tmp_path):
+    (line,) = write_corpus(tmp_path / "tones", 1, words=None)
+    (tmp_path / "tones" / "audio" / "u0.ctm").write_text("u0 1 0.05 0.35 low\nu0 1 0.40 0.35 high\n")
+    (utterance,) = Records(prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False).folder)
+    assert utterance.id == f"tones/{line['id']}" and [word.text for word in utterance.words] == ["Low", "high."]
+
+
+def test_alignment_without_its_extra_is_refused(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "tones", 2)
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(ValueError, match=r"pip install 'jaxslm\[demo\]'"):
+        prepare(config(tmp_path / "tones", alignment="pocketsphinx"), tmp_path / "cache", progress=False)
 
 
 def test_precomputed_units(tmp_path):

@@ -123,6 +123,17 @@ def test_full_disk_says_so_and_keeps_earlier_folders(tmp_path):
     Records(tmp_path / "earlier").check()
 
 
+@pytest.mark.parametrize("name", ["../x/records-00000.array_record", "sub/x", "sub\\x", "..", "/etc/hostname", ""])
+def test_shard_outside_the_folder_is_refused(tmp_path, name):
+    write_records(tmp_path / "x", [utterance(0)])
+    path = tmp_path / "x" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0]["file"] = name
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="manifest.json"):
+        Records(tmp_path / "x")
+
+
 def test_manifest_of_another_schema_is_refused(tmp_path):
     write_records(tmp_path, [utterance(0)])
     manifest = json.loads((tmp_path / "manifest.json").read_text())

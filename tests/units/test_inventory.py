@@ -59,6 +59,25 @@ def test_saved_and_loaded_is_the_same(inventory, tmp_path):
     assert sorted(path.name for path in (tmp_path / "units").iterdir()) == ["centroids.npy", "inventory.json"]
 
 
+def test_saving_again_writes_nothing_and_a_full_disk_harms_nothing(inventory, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    inventory.save(tmp_path)
+    monkeypatch.setattr(np, "save", full)
+    inventory.save(tmp_path)
+    other = dataclasses.replace(inventory, centroids=inventory.centroids + 1)
+    with pytest.raises(OSError, match="no space"):
+        other.save(tmp_path)
+    assert UnitInventory.load(tmp_path) == inventory
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["centroids.npy", "inventory.json"]
+    monkeypatch.undo()
+    (tmp_path / "centroids.npy").write_bytes(b"")  # left by a kill: mended
+    inventory.save(tmp_path)
+    other.save(tmp_path)
+    assert UnitInventory.load(tmp_path) == other
+
+
 def test_whatever_changes_the_units_changes_the_hash(inventory):
     changes = [
         {"layer": 1},

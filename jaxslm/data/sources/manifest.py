@@ -5,7 +5,7 @@
      "units": [7, 12, 7], "durations": [1, 2, 1], "frame_rate": 25}
 
 Only `audio_filepath` (or `units`) and `text` are required; an empty text means untranscribed speech. `units` without
-`durations` are one a frame.
+`durations` are one a frame. A line without `id` is called by its audio path, or else by file name and line.
 """
 
 from __future__ import annotations
@@ -39,17 +39,33 @@ def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest; give a JSONL file, or a folder that holds manifest.jsonl")
     root = Path(spec.get("audio_root") or path.parent).resolve()
-    for where, _, line in read_lines(path, report):
+    for where, number, line in read_lines(path, report):
         record = read_json(line, where, report)
         if record is None:
             continue
         try:
-            yield _utterance(record, where, root, path.parent, spec, report)
+            yield _utterance(record, f"{path.name}:{number}", where, root, path.parent, spec, report)
         except FieldError as error:
             report.left_out(where, *error.args)
 
 
-def _utterance(record: dict, where: str, root: Path, folder: Path, spec: Mapping, report: Report) -> RawUtterance:
+def id_and_split(record: dict, line: str, heldout: float) -> tuple[str, str]:
+    """The id and the split of a line, `line` ("manifest.jsonl:3") being what it is called if nothing in it names it.
+
+    Neither depends on where the corpus lies, so that moving it does not draw the split anew; and text sources ask here
+    too, so that a transcript is held out wherever its speech is. Raises FieldError.
+    """
+    audio = Path(_text_field(record, "audio_filepath") or "/")
+    id = _text_field(record, "id") or (line if audio.is_absolute() else str(audio.parent / audio.stem))
+    split = _text_field(record, "split")
+    if split and split not in SPLITS:
+        raise FieldError(f"an unknown split {split!r}", "use 'train' or 'heldout'")
+    return id, SPLITS[split] if split else split_of(id, heldout)
+
+
+def _utterance(
+    record: dict, line: str, where: str, root: Path, folder: Path, spec: Mapping, report: Report
+) -> RawUtterance:
     text = _text_field(record, "text")
     if text is None:
         raise FieldError("no field 'text'", "add the transcript (an empty one for untranscribed speech)")
@@ -59,10 +75,7 @@ def _utterance(record: dict, where: str, root: Path, folder: Path, spec: Mapping
     units = _part(_units, record, spec, where, report, what="units")
     if audio is None and units is None:
         raise FieldError("no field 'audio_filepath'", "name the audio file, relative to the manifest")
-    id = _text_field(record, "id") or (str(Path(record["audio_filepath"]).with_suffix("")) if audio else where)
-    split = _text_field(record, "split")
-    if split and split not in SPLITS:
-        raise FieldError(f"an unknown split {split!r}", "use 'train' or 'heldout'")
+    id, split = id_and_split(record, line, spec.get("heldout", 0.05))
     return RawUtterance(
         id=id,
         where=where,
@@ -72,7 +85,7 @@ def _utterance(record: dict, where: str, root: Path, folder: Path, spec: Mapping
         units=units,
         speaker=_text_field(record, "speaker") or "",
         language=_text_field(record, "lang") or _text_field(record, "language") or spec.get("language") or "",
-        split=SPLITS[split] if split else split_of(id, spec.get("heldout", 0.05)),
+        split=split,
     )
 
 

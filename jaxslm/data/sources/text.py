@@ -1,4 +1,8 @@
-"""Text documents: `.txt` files with one a line, `.jsonl` files with one `{"text": ...}` a line, or a folder of both."""
+"""Text documents: `.txt` files with one a line, `.jsonl` files with one `{"text": ...}` a line, or a folder of both.
+
+The split of a JSONL line is its own `split`, else drawn by its `id`, as the manifest source does it: where a speech
+corpus serves as text too, what is held out as speech is held out as text.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,12 @@ from pathlib import Path
 from jaxslm.data.report import Report
 from jaxslm.data.sources import RawUtterance, has_words, split_of
 from jaxslm.data.sources.lines import read_json, read_lines
+from jaxslm.data.sources.manifest import FieldError, id_and_split
 
 
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     """Reads documents. Keys of the spec: path (file or folder), heldout (0.05: fraction of the documents), language."""
-    path = Path(spec["path"])
+    path, heldout = Path(spec["path"]), spec.get("heldout", 0.05)
     if path.is_dir():
         files = sorted(file for pattern in ("*.txt", "*.jsonl") for file in path.rglob(pattern))
     else:
@@ -22,20 +27,24 @@ def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         for where, number, line in read_lines(file, report, what="document"):
-            text = _field(line, where, report) if file.suffix == ".jsonl" else line
-            if text is None:
-                continue
+            id = f"{name}:{number}"
+            text, split = line, split_of(id, heldout)
+            if file.suffix == ".jsonl":
+                record = read_json(line, where, report, what="document")
+                if record is None:
+                    continue
+                try:
+                    text, split = _text(record), id_and_split(record, f"{file.name}:{number}", heldout)[1]
+                except FieldError as error:
+                    report.left_out(where, *error.args, what="document")
+                    continue
             if not has_words(text):
                 report.left_out(where, "no words in the text", "remove the line, or give it text", what="document")
                 continue
-            id = f"{name}:{number}"
-            split = split_of(id, spec.get("heldout", 0.05))
             yield RawUtterance(id=id, where=where, text=text, language=spec.get("language") or "", split=split)
 
 
-def _field(line: str, where: str, report: Report) -> str | None:
-    record = read_json(line, where, report, what="document")
-    if record is not None and not isinstance(record.get("text"), str):
-        report.left_out(where, "no field 'text' that holds a string", 'write {"text": "..."}', what="document")
-        return None
-    return record["text"] if record is not None else None
+def _text(record: dict) -> str:
+    if not isinstance(record.get("text"), str):
+        raise FieldError("no field 'text' that holds a string", 'write {"text": "..."}')
+    return record["text"]

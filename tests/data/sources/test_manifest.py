@@ -52,6 +52,20 @@ def test_defaults(corpus):
     assert raw.split == "heldout"
 
 
+def test_ids_and_splits_stay_when_the_corpus_moves(corpus):
+    lines = [
+        AUDIO,
+        dict(text="x", units=[1], frame_rate=50),
+        {"audio_filepath": str(corpus / "audio" / "a.b.flac"), "text": "x"},
+    ]
+    raws, _ = read_lines(corpus, *lines, heldout=0.5)
+    assert [raw.id for raw in raws] == ["audio/a.b", "manifest.jsonl:2", "manifest.jsonl:3"]
+    moved = corpus.rename(corpus.parent / "moved")
+    lines[2]["audio_filepath"] = str(moved / "audio" / "a.b.flac")
+    again, _ = read_lines(moved, *lines, heldout=0.5)
+    assert [(raw.id, raw.split) for raw in again] == [(raw.id, raw.split) for raw in raws]
+
+
 def test_units(corpus):
     lines = [
         AUDIO | dict(id="a", units=[3, 1, 3], durations=[2, 1, 4], frame_rate=25),

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from jaxslm.data.report import Report
+from jaxslm.data.sources.manifest import read as read_manifest
 from jaxslm.data.sources.text import read
 
 
@@ -38,6 +41,31 @@ def test_bad_lines_are_reported_and_the_rest_is_used(tmp_path):
         ("b.jsonl:7", "no words in the text"),
     }
     assert all(entry["cure"] and entry["what"] == "document" for entry in report.entries)
+
+
+@pytest.mark.parametrize("path", ["m.jsonl", "."])
+def test_lines_are_held_out_as_the_manifest_source_holds_them_out(tmp_path, path):
+    fields = [dict(id=f"u{i}") if i % 2 else {} for i in range(100)]
+    for i, line in enumerate(fields):
+        line |= dict(text=f"line {i}", units=[1], frame_rate=50)
+        if i % 10 < 2:
+            line["split"] = "test" if i % 10 else "train"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in fields))
+    spoken = read_manifest(dict(path=tmp_path / "sub" / "m.jsonl", heldout=0.3), Report())
+    written = list(read(dict(path=tmp_path if path == "." else tmp_path / "sub" / path, heldout=0.3), Report()))
+    heldout = {raw.text for raw in spoken if raw.split == "heldout"}
+    assert {raw.text for raw in written if raw.split == "heldout"} == heldout and len(written) == 100
+    assert 20 < len(heldout) < 60 and {f"line {i}" for i in range(1, 100, 10)} <= heldout
+    assert len({raw.id for raw in written}) == 100
+
+
+def test_unknown_split_is_reported(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "split": "holdout"}\n{"text": "y", "audio_filepath": "."}\n')
+    report = Report()
+    assert [raw.text for raw in read(dict(path=tmp_path), report)] == ["y"]
+    (entry,) = report.entries
+    assert "unknown split 'holdout'" in entry["cause"] and entry["cure"] and entry["what"] == "document"
 
 
 def test_no_such_path(tmp_path):
