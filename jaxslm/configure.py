@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,20 @@ def load_config(source: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
     if not path.is_file():
         known = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
         raise ConfigError(f"--config: there is no file {name}.{_closest(name, known) or _listed(known)}")
-    beside = str(path.resolve().parent.parent)  # a recipe imports its neighbours: `from configs import common`
-    if beside not in sys.path:
-        sys.path.insert(0, beside)
     spec = importlib.util.spec_from_file_location(f"jaxslm_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.absolute().parent.parent))  # for `from configs import common`
+    beside = str(path.resolve().parent.parent)  # a recipe imports its neighbours: `from configs import common`
+    sys.path.insert(0, beside)
     try:
         spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    try:
         config = ConfigDict(module.get_config(argument))
     except ValueError as error:
         raise ConfigError(f"--config={source}: {error}") from error
+    finally:
+        sys.path.remove(beside)
+    free = {key for key, value in _leaves(config) if isinstance(value, ConfigDict) and not value}
     for key, text in overrides:
-        _override(config, key, text)
+        _override(config, key, text, free)
     return config.lock()
 
 
@@ -78,18 +76,19 @@ def read_config(workdir: Path) -> ConfigDict:
     return ConfigDict(json.loads(path.read_text())).lock()
 
 
-def _override(config: ConfigDict, key: str, text: str) -> None:
+def _override(config: ConfigDict, key: str, text: str, free: Set[str]) -> None:
+    """Sets one value; a new key only in the dicts `free`, which are empty by default (such as mesh.rules)."""
     known = dict(_leaves(config))
     *parents, last = key.split(".")
     node = config
     for parent in parents:
         node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
-    if not isinstance(node, ConfigDict) or last not in node:
+    if not isinstance(node, ConfigDict) or (last not in node and ".".join(parents) not in free):
         raise ConfigError(
             f"--config.{key}: there is no such key.{_closest(key, list(known)) or _listed(sorted(known))}"
         )
-    value = _parsed(text, node[last], key)
-    with node.ignore_type():  # already checked; a plain dict may take the place of a ConfigDict
+    value = _parsed(text, node.get(last), key)
+    with node.unlocked(), node.ignore_type():  # already checked; a plain dict may take the place of a ConfigDict
         node[last] = ConfigDict(value) if isinstance(value, dict) else value
 
 

@@ -7,11 +7,9 @@ pods are recognised).
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 
 from jaxslm import configure
 from jaxslm.training import distributed
@@ -33,20 +31,30 @@ def main() -> None:
     if config is None:
         parser.error("--config=FILE.py[:ARG] is required")
 
-    distributed.start()  # before anything asks JAX for devices
-    from jaxslm.tasks import TASKS
-    from jaxslm.training import loop, workdir
-    from jaxslm.training.checkpoint import CheckpointError
-
     try:
+        distributed.start()  # before anything asks JAX for devices
+        from jaxslm.tasks import TASKS
+        from jaxslm.training import loop, workdir
+
+        loop.check_limits(config)  # here too: preparing the data can take hours
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
         loop.run(TASKS[config.task](config, folder), config, folder)
-    except (ValueError, OSError, CheckpointError, loop.TrainingError) as error:
-        details = Path(tempfile.gettempdir()) / f"jaxslm-error-{os.getpid()}.txt"
-        details.write_text(traceback.format_exc())
-        sys.exit(f"details: {details}\nerror: {error}")
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
+        message = str(error) or type(error).__name__
+        sys.exit(f"{_details(traceback.format_exc())}\nerror: {message.splitlines()[0]}")
+
+
+def _details(text: str) -> str:
+    """Puts `text` into a file and says which; `text` itself if there is no room for one."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="jaxslm-error-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return text.rstrip()
+    return f"details: {name}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Configs from the command line: values take the type they replace, mistakes are named with their cure."""
 
+import sys
+
 import pytest
 
 from jaxslm.configure import ConfigError, from_arguments, load_config, read_config
@@ -46,8 +48,16 @@ def test_values_take_the_type_they_replace(file):
     assert isinstance(config.optimizer.peak_lr, float)
     assert config.mesh.to_dict() == {"data": 4, "rules": {"vocab": "fsdp", "embed": None}}
     assert (config.nothing, config.shared) == (7, "from the neighbour")
+    assert file.rsplit("/configs/", 1)[0] not in sys.path
     with pytest.raises(AttributeError):  # locked
         config.optimizer.peak_lrr = 1.0
+
+
+def test_dicts_that_are_empty_or_none_by_default_can_be_filled(file):
+    filled = "--config.mesh.rules.kv_heads=None --config.mesh.rules.embed=data --config.nothing={'factor':8.0}"
+    config, _ = from_arguments([f"--config={file}", *filled.split()])
+    assert config.mesh.rules.to_dict() == {"kv_heads": None, "embed": "data"}
+    assert dict(config.nothing) == {"factor": 8.0}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +65,7 @@ def test_values_take_the_type_they_replace(file):
     [
         ("--config.optimizer.peak_lrr=1", "no such key. Did you mean optimizer.peak_lr?"),
         ("--config.peak_lr=1", "no such key. Did you mean optimizer.peak_lr?"),
+        ("--config.mesh.more=1", "--config.mesh.more: there is no such key"),
         ("--config.steps.more=1", "--config.steps.more: there is no such key"),
         ("--config.steps=abc", "steps=abc: expected a value of type int, got str (it is 10)"),
         ("--config.steps=1.5", "expected a value of type int, got float"),

@@ -76,8 +76,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int):
-        if keep < 1:
-            raise ValueError(f"checkpoint.keep is {keep}; at least 1 checkpoint must be kept.")
+        assert keep >= 1, keep
         self.folder, self.keep = folder.absolute(), keep
         self._saving: int | None = None
         self._failed: str | None = None
@@ -197,7 +196,7 @@ def restore_model(folder: Path, abstract_model: Any, step: int | None = None) ->
     folder = folder.absolute()
     candidates = saved_steps(folder) if step is None else [step]
     for step in candidates:
-        if not (harm := damage(folder / str(step))):
+        if not (harm := damage(folder / str(step), "model")):
             break
         log.warning("checkpoint %d is damaged (%s)", step, harm)
     else:
@@ -220,30 +219,31 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-def damage(checkpoint: Path) -> str:
-    """What is wrong with a finished checkpoint, '' if every file has its size and SHA-256."""
+def damage(checkpoint: Path, item: str = "*") -> str:
+    """What is wrong with a finished checkpoint, '' if every file (of one item: "model") has its size and SHA-256."""
     try:
-        expected = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError) as error:
         return f"{MANIFEST}: {_first_line(error)}"
+    expected = {name: entry for name, entry in files.items() if item in ("*", name.split("/")[0])}
     for name, (size, _) in expected.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} of {size} bytes"
-    found = _checksums(checkpoint)
+    found = _checksums(checkpoint, item)
     return next((f"{name} has changed" for name, entry in expected.items() if found[name] != entry), "")
 
 
-def _checksums(checkpoint: Path) -> dict[str, list]:
-    """[size, SHA-256] of the files of all items; Orbax may still write its own notes at the top."""
+def _checksums(checkpoint: Path, item: str = "*") -> dict[str, list]:
+    """[size, SHA-256] of the files of one item or all; Orbax may still write its own notes at the top."""
 
     def entry(path: Path) -> list:
         with path.open("rb") as file:
             return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
 
-    paths = sorted(path for path in checkpoint.glob("*/**/*") if path.is_file())
+    paths = sorted(path for path in checkpoint.glob(f"{item}/**/*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter lock
         return dict(zip((str(path.relative_to(checkpoint)) for path in paths), pool.map(entry, paths), strict=True))
 

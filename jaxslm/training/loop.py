@@ -6,8 +6,10 @@ it are cut on restart; and an evaluation due at the restored step is made up for
 """
 
 import dataclasses
+import functools
 import json
 import logging
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,25 @@ from jaxslm.training.workdir import check_artifacts, check_config, prepare, writ
 
 log = logging.getLogger(__name__)
 
+LIMITS = {  # smallest value of a key, and what that means
+    "log_every": (1, "1 logs every step"),
+    "checkpoint.every": (0, "0 saves at the end only"),
+    "checkpoint.keep": (1, "1 keeps the newest checkpoint only"),
+    "eval.every": (0, "0 never evaluates"),
+    "optimizer.accumulate_steps": (1, "1 takes the batch whole"),
+    "optimizer.max_skipped": (1, "1 ends the run at the first step that is not finite"),
+}
+
 
 def run(task: Task, config: Any, workdir: str | Path) -> None:
     """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
 
     Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
-    with seed, steps, log_every, init_from, checkpoint.{every,keep}, eval.every, optimizer.max_skipped. A
-    checkpoint.every of 0 saves at the end only, an eval.every of 0 never evaluates. Raises ValueError (the checkpoint
-    is of another model or vocabulary), CheckpointError (none can be read, or the last could not be written),
-    TrainingError (too many non-finite steps in a row).
+    with seed, steps, init_from and the keys of LIMITS. Raises ValueError (a value below its limit, or the checkpoint is
+    of another model or vocabulary), CheckpointError (none can be read, or the last could not be written), TrainingError
+    (too many non-finite steps in a row).
     """
+    check_limits(config)
     workdir = prepare(workdir)
     with StopSignal() as stop, logging_redirect_tqdm():
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
@@ -51,6 +62,14 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
             checkpoints.wait()
         checkpoints.finish()
         _conclude(task, config, workdir, progress, state, step)
+
+
+def check_limits(config: Any) -> None:
+    """Raises ValueError if a value is below its limit in LIMITS."""
+    for key, (least, meaning) in LIMITS.items():
+        value = functools.reduce(operator.getitem, key.split("."), config)
+        if value < least:
+            raise ValueError(f"{key} is {value}; set it to {least} or more ({meaning}).")
 
 
 def _starting_state(task: Task, config: Any, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, int]:

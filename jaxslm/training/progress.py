@@ -35,7 +35,7 @@ class Progress:
         self._peak = peak_flops()
         self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None
         self._first, self._clock = step + 1, time.perf_counter()
-        self._recent: deque[Mapping[str, float]] = deque(maxlen=max(config.log_every, 1))
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=config.log_every)
         self._seconds: deque[float] = deque(maxlen=10)  # of the last steps, without saves and evaluations
         self._lead = jax.process_index() == 0
         self.train: Mapping[str, float] = {}

@@ -30,8 +30,10 @@ def make_train_step(
     are summed and divided once, so a part with few tokens does not count more. A step whose loss or gradient is not
     finite (or that has no weighted token) changes nothing but the counters. Metrics are float32 scalars: loss,
     loss/<objective>, tokens/<objective> (sums of loss weights), grad_norm before clipping, learning_rate, skipped,
-    skipped_in_a_row.
+    skipped_in_a_row. Raises ValueError if `accumulate_steps` is below 1.
     """
+    if accumulate_steps < 1:
+        raise ValueError(f"optimizer.accumulate_steps is {accumulate_steps}; set it to 1 or more (1: the batch whole).")
     gradients = accumulate(loss_fn, accumulate_steps)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:

@@ -71,6 +71,15 @@ def test_model_alone(two):
     assert_equal(model, state_of(1).model)
 
 
+def test_model_alone_needs_no_other_files(copy):
+    for path in (copy / "2/training").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    model, step = restore_model(copy, abstract(state_of(0).model))
+    assert step == 2
+    assert_equal(model, state_of(2).model)
+
+
 FILES = ["manifest.json", "model/_METADATA", "model/manifest.ocdbt", "training/manifest.ocdbt", "largest"]
 
 

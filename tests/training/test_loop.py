@@ -192,6 +192,14 @@ def test_failed_last_save_is_an_error_and_nothing_older_is_lost(task, tmp_path):
     assert saved_steps(tmp_path / "checkpoints") == [6, 5]
 
 
+@pytest.mark.parametrize("key", loop.LIMITS)
+def test_values_below_their_limits_are_named(task, tmp_path, key):
+    least, _ = loop.LIMITS[key]
+    with pytest.raises(ValueError, match=f"{key} is {least - 1}; set it to {least} or more"):
+        run(task, config_of(**{key: least - 1}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_workdir_that_is_no_folder(task, tmp_path):
     with pytest.raises(ValueError, match="Mount the bucket"):
         run(task, config_of(), "gs://bucket/run")

@@ -1,0 +1,28 @@
+"""launch/train.py as a command: whatever goes wrong, the last line says what."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_errors_end_in_one_line_even_if_the_disk_is_full(tmp_path, full):
+    environment = os.environ | {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "two"}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "launch/train.py", "--config=configs/spiritlm_7b.py:tiny", f"--workdir={tmp_path}/run"]
+    if full:  # no file can grow
+        command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    *before, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert last == "error: JAX_COORDINATOR_ADDRESS is set, so JAX_NUM_PROCESSES must be a whole number, not 'two'."
+    if full:
+        assert "Traceback" in done.stderr
+    else:
+        assert before[-1].startswith(f"details: {tmp_path}") and "Traceback" not in done.stderr
+        assert "Traceback" in Path(before[-1].removeprefix("details: ")).read_text()
