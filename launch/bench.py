@@ -1,7 +1,8 @@
 """Measures one thing against a peer: python launch/bench.py NAME [options]
 
-Prints a table and, as its last line, one JSON object with `bench`, `ours`, `peer`, `ratio` (ours over peer in speed),
-peak memories, shapes and versions. NAME is a module of jaxslm/benchmarks; `--help` behind it lists its options.
+Prints a table and, as its last line, one JSON object with `bench`, `ours` and `peer` (speeds in `unit`), `ratio` (ours
+over peer), `peak_memory_mib`, `shapes`, `versions` and `details`. NAME is a module of jaxslm/benchmarks; `--help`
+behind it lists its options.
 """
 
 import importlib
@@ -27,9 +28,10 @@ def main() -> None:
         sys.exit(f"usage: python launch/bench.py NAME [options]; NAME is one of {', '.join(names())}")
     result = importlib.import_module(f"jaxslm.benchmarks.{sys.argv[1]}").run(sys.argv[2:])
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    result["versions"] = versions | result.get("versions", {})
-    width = max(map(len, result))
-    for key, value in result.items():
+    result["versions"] = versions | result["versions"]
+    rows = {key: value for key, value in result.items() if key != "details"} | result["details"]
+    width = max(map(len, rows))
+    for key, value in rows.items():
         print(f"{key:<{width}}  {value if not isinstance(value, float) else format(value, ',.4g')}")
     print(json.dumps(result))
 

@@ -13,12 +13,11 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
-from pathlib import Path
 
 import jax
 import numpy as np
 
+from jaxslm.benchmarks.measure import own_peak_memory_mib, report
 from jaxslm.generation.sampler import Sampling, generate
 from jaxslm.models.decoder import Decoder, DecoderConfig, parameter_count
 
@@ -28,7 +27,7 @@ MODES = {"greedy": (0.0, 1.0), "sampled": (0.8, 0.95)}  # temperature, top-p
 
 
 def run(argv: list[str]) -> dict:
-    """Measures both sides; returns the dict that `launch/bench.py` prints (tokens/s by mode, and ratios)."""
+    """Measures both sides; see `measure.report`; the details have both modes."""
     flags = _flags(argv)
     config = DecoderConfig(
         vocab_size=PADDED,
@@ -53,18 +52,18 @@ def run(argv: list[str]) -> dict:
     tokens_per_s = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
     ratios = {mode: tokens_per_s[f"ours_{mode}"] / tokens_per_s[f"peer_{mode}"] for mode in MODES}
     worst = min(ratios, key=ratios.get)
-    return {
-        "bench": "decode",
-        "ours": tokens_per_s[f"ours_{worst}"],
-        "peer": tokens_per_s[f"peer_{worst}"],
-        "ratio": round(ratios[worst], 2),
-        "unit": f"new tokens/s, {worst}, float32, median of {flags.repeats}",
-        "tokens_per_s": tokens_per_s,
-        "ratios": {mode: round(ratio, 2) for mode, ratio in ratios.items()},
-        "peak_memory_mb": {side: _peak_memory(side, config, prompt_BxP, flags.new) for side in SIDES},
-        "shapes": vars(flags) | {"vocabulary": PADDED, "parameters": parameter_count(config)},
-        "versions": {name: version(name) for name in ("jax", "torch", "transformers")} | {"cpu": platform.machine()},
-    }
+    return report(
+        "decode",
+        ours=tokens_per_s[f"ours_{worst}"],
+        peer=tokens_per_s[f"peer_{worst}"],
+        unit=f"new tokens/s, {worst}, float32, median of {flags.repeats}",
+        peak_memory_mib={side: _peak_memory(side, config, prompt_BxP, flags.new) for side in SIDES},
+        shapes=vars(flags) | {"vocabulary": PADDED, "parameters": parameter_count(config)},
+        packages=("jax", "torch", "transformers"),
+        tokens_per_s=tokens_per_s,
+        ratios=ratios,
+        machine=platform.machine(),
+    )
 
 
 def _flags(argv: list[str]) -> argparse.Namespace:
@@ -75,17 +74,15 @@ def _flags(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _peak_memory(side: str, config: DecoderConfig, prompt_BxP: np.ndarray, n_new: int) -> int:
-    """Peak resident megabytes of a process of its own that decodes once, sampled."""
+def _peak_memory(side: str, config: DecoderConfig, prompt_BxP: np.ndarray, n_new: int) -> float | None:
+    """Peak resident MiB of a process of its own that decodes once, sampled."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_decode_once, side, config, prompt_BxP, n_new).result()
 
 
-def _decode_once(side: str, config: DecoderConfig, prompt_BxP: np.ndarray, n_new: int) -> int:
+def _decode_once(side: str, config: DecoderConfig, prompt_BxP: np.ndarray, n_new: int) -> float | None:
     SIDES[side](config, prompt_BxP, n_new)(*MODES["sampled"], 0)
-    # Not getrusage: its peak starts from that of the process that spawned this one.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) // 1024
+    return own_peak_memory_mib()
 
 
 def _ours(config: DecoderConfig, prompt_BxP: np.ndarray, n_new: int) -> Callable[[float, float, int], int]:

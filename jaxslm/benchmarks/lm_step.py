@@ -2,22 +2,23 @@
 
 Each side runs in a process of its own, so that peak memory is its own and neither's idle threads disturb the other. The
 two start from the same weights, see the same packed rows and take steps in turn; their losses are compared, so that the
-faster one is known to have done the same work.
+faster one is known to have done the same work. Our step is the one that trains: loss, AdamW and `make_train_step`.
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from jaxslm.benchmarks.measure import own_peak_memory_mib, report
 
 LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY = 1e-3, (0.9, 0.95), 1e-8, 0.1
 ALLOCATORS = {  # environment of both processes
@@ -30,7 +31,7 @@ ALLOCATORS = {  # environment of both processes
 
 
 def run(argv: list[str]) -> dict[str, Any]:
-    """Runs the benchmark and returns its figures: tokens/s (medians), peak memory, losses, shapes, versions."""
+    """Runs the benchmark and returns its figures: see `measure.report`; losses, seconds and CPU seconds are details."""
     arguments = _parser().parse_args(argv)
     if arguments.worker:
         _work(arguments)
@@ -45,22 +46,23 @@ def run(argv: list[str]) -> dict[str, Any]:
         timed = measured[name][arguments.warmup :]
         seconds = statistics.median(step["seconds"] for step in timed)
         results[name] = dict(
-            tokens_per_s=tokens / seconds,
             seconds=seconds,
             cpu_seconds=statistics.median(step["cpu_seconds"] for step in timed),
             peak_memory_mib=side.finish(),
             losses=[step["loss"] for step in measured[name]],
         )
     ours, peer = results["ours"], results["peer"]
-    return dict(
-        bench="lm_step",
-        ours=ours,
-        peer=peer,
-        ratio=ours["tokens_per_s"] / peer["tokens_per_s"],
+    return report(
+        "lm_step",
+        ours=tokens / ours["seconds"],
+        peer=tokens / peer["seconds"],
+        unit=f"tokens/s of a training step, float32, median of {arguments.steps}",
+        peak_memory_mib={name: result.pop("peak_memory_mib") for name, result in results.items()},
+        shapes={k: v for k, v in vars(arguments).items() if k != "worker"},
+        packages=("jax", "flax", "optax", "torch", "transformers"),
+        sides=results,
         cpu_ratio=peer["cpu_seconds"] / ours["cpu_seconds"],
         largest_loss_difference=max(abs(a - b) for a, b in zip(ours["losses"], peer["losses"], strict=True)),
-        shapes={k: v for k, v in vars(arguments).items() if k != "worker"},
-        versions={name: version(name) for name in ("jax", "flax", "optax", "torch", "transformers")},
     )
 
 
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         segments=4, warmup=2, steps=7, threads=os.cpu_count(), n_chunks=4, scan_unroll=1,
     ).items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--remat", default="none")
+    parser.add_argument("--remat", default="dots")
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--peer_adamw", choices=("default", "fused"), default="fused")
     parser.add_argument("--allocator", choices=tuple(ALLOCATORS), default="default")
@@ -99,7 +101,7 @@ class _Side:
     def step(self) -> dict:
         return self._ask("step")
 
-    def finish(self) -> float:
+    def finish(self) -> float | None:
         """Ends the worker; returns the peak of its resident memory in MiB."""
         peak = self._ask("stop")["peak_memory_mib"]
         self.process.wait()
@@ -111,8 +113,7 @@ def _work(arguments: argparse.Namespace) -> None:
     step = {"ours": _our_step, "peer": _peer_step}[arguments.worker](arguments)
     for request in sys.stdin:
         if request.strip() != "step":
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps(dict(peak_memory_mib=peak)), flush=True)
+            print(json.dumps(dict(peak_memory_mib=own_peak_memory_mib())), flush=True)
             return
         batch = next(batches)
         start, cpu_start = time.perf_counter(), time.process_time()
@@ -143,43 +144,36 @@ def _decoder_config(arguments: argparse.Namespace):
 def _our_step(arguments: argparse.Namespace) -> Callable[..., float]:
     import jax
     import jax.numpy as jnp
-    import optax
 
     from jaxslm.benchmarks.llama_weights import load_llama, random_llama_state
     from jaxslm.models.decoder import Decoder
-    from jaxslm.nn.loss import chunked_cross_entropy
+    from jaxslm.sharding import make_partitioner
+    from jaxslm.tasks.speech_text_lm import make_loss
+    from jaxslm.training.optimizer import make_optimizer
+    from jaxslm.training.state import TrainState
+    from jaxslm.training.step import make_train_step
 
     config = _decoder_config(arguments)
     abstract = jax.eval_shape(lambda key: Decoder(config, key), jax.random.key(0))
     model = load_llama(abstract, random_llama_state(config, seed=0))
-    optimizer = optax.adamw(LEARNING_RATE, *BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
-
-    def mean_loss(model, tokens, targets, positions, segment_ids):
-        hidden = model(tokens, positions_BxT=positions, segment_ids_BxT=segment_ids)
-        total, _ = chunked_cross_entropy(
-            hidden,
-            model.unembedding(),
-            targets,
-            jnp.ones(targets.shape),
-            jnp.zeros(targets.shape, jnp.int32),
-            n_objectives=1,
-            vocab_size=config.vocab_size,
-            n_chunks=arguments.n_chunks,
-        )
-        return total / targets.size
-
-    def train_step(model, optimizer_state, *batch):
-        loss, gradient = jax.value_and_grad(mean_loss)(model, *batch)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, model)
-        return optax.apply_updates(model, updates), optimizer_state, loss
-
-    compiled = jax.jit(train_step, donate_argnums=(0, 1))
-    state = [model, jax.jit(optimizer.init)(model)]
+    adamw = dict(peak_lr=LEARNING_RATE, final_lr=LEARNING_RATE, schedule="constant", warmup_steps=0, clip_norm=0.0)
+    adamw |= dict(b1=BETAS[0], b2=BETAS[1], eps=EPS, weight_decay=WEIGHT_DECAY, moment_dtype="float32")
+    optimizer, schedule = make_optimizer(adamw, arguments.warmup + arguments.steps)
+    partitioner = make_partitioner({}, jax.devices()[:1])
+    settings = dict(loss_chunks=arguments.n_chunks, optimizer=dict(z_loss=0.0))
+    loss = make_loss(settings, SimpleNamespace(size=config.vocab_size), 1, partitioner)
+    compiled = make_train_step(loss, optimizer, schedule, objectives=["text"])
+    key = jax.random.key_data(jax.random.key(0))
+    counters = (jnp.zeros((), jnp.int32) for _ in range(2))  # the state is donated: no two of its buffers may be one
+    state = [TrainState(model, jax.jit(optimizer.init)(model), jnp.zeros((), jnp.int32), key, *counters)]
     del model
 
-    def step(*batch: np.ndarray) -> float:
-        state[0], state[1], loss = compiled(*state, *batch)
-        return float(loss)
+    def step(*arrays: np.ndarray) -> float:
+        batch = dict(zip(("tokens", "targets", "positions", "segment_ids"), arrays, strict=True))
+        batch["loss_weights"] = np.ones(batch["tokens"].shape, np.float32)
+        batch["objective"] = np.zeros(batch["tokens"].shape, np.int32)
+        state[0], metrics = jax.block_until_ready(compiled(state[0], batch))
+        return float(metrics["loss"])
 
     return step
 
@@ -207,9 +201,9 @@ def _peer_step(arguments: argparse.Namespace) -> Callable[..., float]:
     model.load_state_dict({name: torch.from_numpy(x) for name, x in random_llama_state(config, seed=0).items()})
     # One segment: no position ids, and so no mask, which is the fast path of scaled_dot_product_attention.
     packed, fused = arguments.segments > 1, arguments.peer_adamw == "fused"
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, fused=fused or None
-    )
+    matrices, norms = ([p for p in model.parameters() if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
+    groups = [dict(params=matrices, weight_decay=WEIGHT_DECAY), dict(params=norms, weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=fused or None)
 
     def step(*batch: np.ndarray) -> float:
         tokens, targets, positions, _ = (torch.from_numpy(x.copy()).long() for x in batch)

@@ -14,6 +14,7 @@ from pathlib import Path
 import grain
 import numpy as np
 
+from jaxslm.benchmarks.measure import report
 from jaxslm.data.draws import draw_bits
 from jaxslm.data.layouts import LAYOUTS
 from jaxslm.data.loader import training_batches
@@ -31,6 +32,7 @@ MIXTURE = {"text": 1 / 3, "speech": 1 / 3, "interleaved": 1 / 9, "asr": 1 / 9, "
 
 
 def run(argv: list[str]) -> dict:
+    """Measures both sides in turn, from nothing planned to the last of `--batches`; see `measure.report`."""
     parser = argparse.ArgumentParser(prog="bench.py loader")
     parser.add_argument("--utterances", type=int, default=20_000)
     parser.add_argument("--context_length", type=int, default=4096)
@@ -43,18 +45,17 @@ def run(argv: list[str]) -> dict:
         index, vocabulary = _corpus(Path(folder), args.utterances)
         ours, peer = [], []
         for _ in range(args.rounds):  # alternating, so that a change of the machine's speed meets both
-            ours.append(_speed(_ours(index, vocabulary, args), args))
-            peer.append(_speed(_peer(index, vocabulary, args), args))
-    return {
-        "bench": "loader",
-        "ours": statistics.median(ours),
-        "peer": statistics.median(peer),
-        "ratio": statistics.median(a / b for a, b in zip(ours, peer, strict=True)),
-        "unit": "tokens/s that are not padding",
-        "ours_runs": ours,
-        "peer_runs": peer,
-        "shapes": vars(args) | {"mixture": MIXTURE},
-    }
+            ours.append(_speed(_ours, index, vocabulary, args))
+            peer.append(_speed(_peer, index, vocabulary, args))
+    return report(
+        "loader",
+        ours=statistics.median(ours),
+        peer=statistics.median(peer),
+        unit="tokens/s that are not padding, planning included",
+        shapes=vars(args) | {"mixture": MIXTURE},
+        packages=("grain", "numpy"),
+        runs={"ours": ours, "peer": peer},
+    )
 
 
 def _corpus(folder: Path, n: int):
@@ -81,10 +82,10 @@ def _corpus(folder: Path, n: int):
     return index, build_vocabulary(tokenizer, inventory.size, inventory.sha256)
 
 
-def _speed(batches, args) -> float:
-    next(batches)  # the first batch plans the epoch
-    start = time.perf_counter()
-    tokens = sum(int((batch["segment_ids"] > 0).sum()) for batch in itertools.islice(batches, args.batches))
+def _speed(make, index, vocabulary, args) -> float:
+    start = time.perf_counter()  # before anything is planned, shuffled or packed
+    batches = itertools.islice(make(index, vocabulary, args), args.batches)
+    tokens = sum(int((batch["segment_ids"] > 0).sum()) for batch in batches)
     return tokens / (time.perf_counter() - start)
 
 

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jaxslm.benchmarks.measure import report
 from jaxslm.training.metrics import Row, is_heldout, read_rows
 
 OF_THE_CLOCK = ("tokens_per_s", "mfu")
@@ -45,18 +45,17 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
         counts = [int(n) for n in ours.devices.split(",") if n]
         difference = across_devices(command, folder, counts, expected[-1]["step"]) if counts else None
     exact = sum(not trial["differs"] for trial in trials)
-    return {
-        "bench": "resume",
-        "ours": exact / max(len(trials), 1),
-        "peer": None,
-        "ratio": None,
-        "peak_memory": None,
-        "shapes": {"command": shlex.join(command), "steps": expected[-1]["step"]},
-        "trials": trials,
-        "devices": counts,
-        "largest_loss_difference_across_devices": difference,
-        "versions": {name: version(name) for name in ("jax", "flax", "orbax-checkpoint")},
-    }
+    return report(
+        "resume",
+        ours=exact / max(len(trials), 1),
+        peer=None,
+        unit="share of interrupted runs that went on exactly",
+        shapes={"command": shlex.join(command), "steps": expected[-1]["step"]},
+        packages=("jax", "flax", "orbax-checkpoint"),
+        trials=trials,
+        devices=counts,
+        largest_loss_difference_across_devices=difference,
+    )
 
 
 def interrupted(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -10,8 +11,9 @@ import pytest
 import soundfile
 
 from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.tasks.speech_text_lm import load_vocabulary
 from jaxslm.tokenizer import load_tokenizer
-from jaxslm.training.checkpoint import Checkpoints
+from jaxslm.training.checkpoint import Checkpoints, restore_model
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import build_vocabulary
 
@@ -33,7 +35,11 @@ def workdir(tmp_path_factory):
     centroids = np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32)
     inventory = UnitInventory("mfcc", 0, 50.0, centroids, 20)
     vocabulary = build_vocabulary(load_tokenizer("byte"), 20, inventory.sha256)
-    (folder / "config.json").write_text(json.dumps({"model": SHAPE, "data": {"tokenizer": "byte"}}))
+    settings = {
+        "data": {"tokenizer": "byte", "context_length": 64},
+        "samples": {"text_tokens": 50, "speech_tokens": 50},
+    }
+    (folder / "config.json").write_text(json.dumps({"model": SHAPE} | settings))
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
     inventory.save(folder / "units")
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
@@ -57,13 +63,36 @@ def run(monkeypatch, *arguments) -> int:
 def test_text_is_spoken_and_audio_transcribed(workdir, monkeypatch, capsys, tmp_path):
     few = "--max_new_tokens=12"
     out = tmp_path / "units.txt"
-    assert run(monkeypatch, f"--workdir={workdir}", "--text=a cat", "--to=speech", few, f"--out={out}") == 0
+    assert run(monkeypatch, f"--workdir={workdir}", "--text=a cat", "--to=speech", few, "--seed=1", f"--out={out}") == 0
     spoken = capsys.readouterr().out
     assert out.read_text() == spoken
-    assert spoken.strip() == "" or spoken.startswith("[Hu")
+    units = [int(unit) for unit in re.findall(r"\[Hu(\d+)\]", spoken)]
+    assert spoken == "".join(f"[Hu{unit}]" for unit in units) + "\n"
+    assert len(units) > 3 and max(units) < 20  # the inventory has 20
     audio = f"--audio={workdir / 'noise.wav'}"
     assert run(monkeypatch, f"--workdir={workdir}", audio, "--to=text", few, "--temperature=0", "--step=3") == 0
-    assert "[Hu" not in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{transcript(workdir, 12)}\n"
+
+
+def transcript(workdir, n: int) -> str:
+    """The greedy answer by running the whole model, without cache or sampler, once for every token."""
+    vocabulary, tokenizer = load_vocabulary(workdir), load_tokenizer("byte")
+    config = DecoderConfig(vocabulary.padded_size, **SHAPE)
+    model, _ = restore_model(
+        workdir / "checkpoints", jax.eval_shape(lambda key: Decoder(config, key), jax.random.key(0))
+    )
+    units = UnitInventory.load(workdir / "units").encode(soundfile.read(workdir / "noise.wav", dtype="float32")[0]).ids
+    ids = [1, vocabulary.id("[Speech]"), *(vocabulary.block("units").first + units), vocabulary.id("[ASR]")]
+    answer = []
+    for _ in range(n):
+        tokens = np.array([ids + answer], np.int32)
+        hidden = model(
+            tokens, positions_BxT=np.arange(tokens.size, dtype=np.int32)[None], segment_ids_BxT=np.ones_like(tokens)
+        )
+        logits_V = np.asarray(model.logits(hidden[0, -1]))
+        answer.append(int(np.where(vocabulary.modality_mask("text", stop=True), logits_V, -np.inf).argmax()))
+    assert len(set(answer)) > 1 and min(answer) > 2 and max(answer) < 259, answer  # bytes all, and no end
+    return tokenizer.decode(answer)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from jaxslm.generation.sampler import Sampling, generate
+from jaxslm.generation.steps import step, take_apart
+from jaxslm.models.decoder import init_cache
 from tests.generation import models
 
 LENGTHS = [3, 40, 11, 1]
@@ -54,10 +56,31 @@ def test_greedy_equals_transformers(penalty):
     assert len({tuple(row) for row in ours_BxN.tolist()}) == len(LENGTHS)
 
 
-def test_padding_side_and_padding_id_do_not_matter():
+def test_generate_takes_either_padding_side_and_any_padding_id():
+    """It moves all padding to the right before it decodes: the same numbers, not only the same tokens."""
     right, _ = decode(*prompts("right"), DRAWN)
     left, _ = decode(*prompts("left", padding_id=-100), DRAWN)
     np.testing.assert_array_equal(left, right)
+
+
+def test_a_cache_padded_on_the_left_answers_alike():
+    """Prefill and one decoding step on rows that really are padded on the left, against those padded on the right."""
+    model, rows, n_columns = models.ours(), np.arange(len(LENGTHS)), max(LENGTHS)
+    answers = {}
+    for side in ("left", "right"):
+        ids_BxP, mask_BxP = prompts(side, padding_id=17)
+        hidden, cache = model(
+            jnp.asarray(ids_BxP),
+            positions_BxT=jnp.asarray(np.maximum(mask_BxP.cumsum(axis=1) - 1, 0)),
+            segment_ids_BxT=jnp.asarray(mask_BxP, jnp.int32),
+            cache=init_cache(model.config, len(LENGTHS), n_columns + 1),
+        )
+        last = n_columns - 1 if side == "left" else np.array(LENGTHS) - 1
+        blocks, caches = take_apart(model, cache)
+        stepped, _ = step(model, blocks, caches, jnp.array([3, 5, 8, 13]), jnp.array(LENGTHS))
+        answers[side] = model.logits(jnp.stack([hidden[rows, last], stepped]))
+    np.testing.assert_allclose(answers["left"], answers["right"], rtol=1e-4, atol=1e-4)
+    assert np.ptp(answers["left"], axis=1).max() > 1  # the rows do differ
 
 
 def test_a_row_alone_equals_the_row_in_a_batch():

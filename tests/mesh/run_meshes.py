@@ -1,7 +1,8 @@
-"""Loss and gradient of one step on meshes of 8 CPU devices; run by test_mesh.py in a process of its own."""
+"""Loss and gradient of the speech-text task on meshes of 8 CPU devices; run by test_mesh.py in a process of its own."""
 
 import json
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from jaxslm.models.decoder import Decoder
-from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import make_partitioner
+from jaxslm.tasks.speech_text_lm import make_loss
 from tests.models.llama import packed_rows, tiny_config
 
 LENGTH = 128
+VOCABULARY = SimpleNamespace(size=120)  # of 128 with padding
 
 
 def loss_and_gradient_norm(mesh: dict, devices=None, **changes) -> tuple[float, float]:
@@ -28,20 +30,18 @@ def loss_and_gradient_norm(mesh: dict, devices=None, **changes) -> tuple[float, 
     shardings = partitioner.shardings(jax.eval_shape(init, key))
     model = jax.jit(init, out_shardings=shardings)(key)
     batch = packed_rows([[60, 40], [128], [64, 64], [100]] * 2, LENGTH)
+    batch = {name.removesuffix("_BxT"): value for name, value in batch.items()}
     batch |= dict(
-        targets=np.roll(batch["tokens_BxT"], -1, 1), weights=(batch["segment_ids_BxT"] > 0).astype(np.float32)
+        targets=np.minimum(np.roll(batch["tokens"], -1, 1), VOCABULARY.size - 1),
+        loss_weights=(batch["segment_ids"] > 0).astype(np.float32),
+        objective=np.tile(np.arange(LENGTH, dtype=np.int32) % 2, (8, 1)),
     )
     batch = jax.device_put(batch, partitioner.batch_sharding())
+    settings = dict(loss_chunks=4, optimizer=dict(z_loss=1e-3))
+    summed = make_loss(settings, VOCABULARY, 2, partitioner)
 
     def loss(model, batch):
-        kwargs = {name: batch[name] for name in ("positions_BxT", "segment_ids_BxT")}
-        hidden = model(batch["tokens_BxT"], constrain=partitioner.constrain, **kwargs)
-        objective = jnp.zeros_like(batch["targets"])
-        options = dict(n_objectives=1, vocab_size=120, n_chunks=4, constrain=partitioner.constrain)
-        targets = jnp.minimum(batch["targets"], 119)
-        total, sums = chunked_cross_entropy(
-            hidden, model.unembedding(), targets, batch["weights"], objective, **options
-        )
+        total, sums = summed(model, batch)
         return total / sums["weight_O"].sum()
 
     def loss_and_norm(model, batch):

@@ -1,0 +1,75 @@
+"""launch/train.py on two processes of two devices each gives the losses of one process with one device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.end_to_end.commands import ROOT, SMALL
+
+pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
+STEPS = 4
+
+
+def started(workdir, cache, devices: int, *arguments: str, **environment: str) -> subprocess.Popen:
+    """A training process with `devices` CPU devices, its output in workdir's neighbour NAME.txt."""
+    command = [
+        sys.executable, "launch/train.py", "--config=configs/spiritlm_7b.py:tiny", *SMALL,
+        f"--workdir={workdir}", f"--config.data.cache={cache}", f"--config.steps={STEPS}", "--config.log_every=1",
+        "--config.eval.every=2", "--config.eval.batches=1", "--config.samples.utterances=1",
+        "--config.samples.text_tokens=4", "--config.samples.speech_tokens=4",
+        "--config.data.sources.speech.utterances=60", "--config.data.sources.text.utterances=80",
+        "--config.model.d_model=32", *arguments,
+    ]  # fmt: skip
+    # Compiling is the cost here.
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    log = workdir.with_name(f"{workdir.name}-{environment.get('JAX_PROCESS_ID', 0)}.txt")
+    with log.open("wb") as output:
+        environment = os.environ | dict(JAX_PLATFORMS="cpu", XLA_FLAGS=flags) | environment
+        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment)
+
+
+def expect_success(processes: list[subprocess.Popen], folder) -> None:
+    """Waits for all; one that ends badly takes the others, which would wait for it, with it."""
+    try:
+        while any(process.poll() is None for process in processes) and not any(p.poll() for p in processes):
+            for process in processes:
+                try:
+                    process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    pass
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    said = "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-4000:]}" for path in folder.glob("*.txt"))
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+
+
+def losses(workdir) -> list[dict[str, float]]:
+    """The losses of every row, training and held-out, in the order of steps."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    named = [{name: x for name, x in row.items() if "loss" in name or name == "step"} for row in rows]
+    return sorted(named, key=lambda row: (row["step"], len(row), *row))
+
+
+def test_two_processes_train_as_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cache = tmp_path / "cache"
+    expect_success([started(tmp_path / "one", cache, 1, "--config.mesh.data=-1", "--config.mesh.fsdp=1")], tmp_path)
+    together = dict(JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}", JAX_NUM_PROCESSES="2")
+    mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=2")
+    expect_success(
+        [started(tmp_path / "two", cache, 2, *mesh, JAX_PROCESS_ID=str(i), **together) for i in range(2)], tmp_path
+    )
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [row["step"] for row in one if "loss" in row] == list(range(1, STEPS + 1))
+    assert [row.keys() for row in one] == [row.keys() for row in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
