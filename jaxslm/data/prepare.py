@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from jaxslm.units.inventory import UnitInventory, learn_inventory
 
 logger = logging.getLogger(__name__)
 
+BAR_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
 VERSION = 2  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
@@ -206,7 +208,7 @@ def _read(
                     names.append(name)
                     yield raw
 
-    with tqdm(desc="reading", unit=" utterances", disable=not progress) as bar:
+    with tqdm(desc="reading", unit=" utterances", disable=not progress, mininterval=BAR_SECONDS) as bar:
         for raw, utterance, entries in read_utterances(raws(), reading, workers):
             report.extend(entries)
             bar.update()
@@ -255,6 +257,6 @@ def _encode(utterances: Iterable[Utterance], inventory: UnitInventory, progress:
     if inventory.precomputed:  # they came with the records
         yield from utterances
         return
-    for utterance in tqdm(utterances, desc="units", unit=" utterances", disable=not progress):
+    for utterance in tqdm(utterances, desc="units", unit=" utterances", disable=not progress, mininterval=BAR_SECONDS):
         units = {inventory.sha256: inventory.encode(decode_flac(utterance.audio))} if utterance.audio else {}
         yield replace(utterance, units=units)
