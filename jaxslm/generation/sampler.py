@@ -104,15 +104,15 @@ def _decode(model, prompt_BxP, lengths_B, keys_B, candidates_C, stop_C, sampling
     """Prefill and decode loop of `generate`; prompts are padded on the right."""
     (B, P), N = prompt_BxP.shape, sampling.max_new_tokens
     rows_B = jnp.arange(B)
-    unembedding_CxD = model.unembedding().T[candidates_C].astype(model.config.dtype)  # [C, D] is faster on a CPU
+    unembedding_DxC = model.unembedding()[:, candidates_C].astype(model.config.dtype)
     real_BxP = jnp.arange(P) < lengths_B[:, None]
     seen_BxV = jnp.zeros((B, model.config.vocab_size), bool).at[rows_B[:, None], prompt_BxP].max(real_BxP)
 
     def draw_next(hidden_BxD, column, seen_BxC) -> jax.Array:
-        logits_BxC = jnp.dot(unembedding_CxD, hidden_BxD.T, preferred_element_type=jnp.float32).T
+        logits_BxC = jnp.dot(hidden_BxD, unembedding_DxC, preferred_element_type=jnp.float32)
         logits_BxC = process(logits_BxC, seen_BxC, sampling)
         if sampling.temperature == 0:
-            return logits_BxC.argmax(axis=-1)
+            return jax.vmap(highest)(logits_BxC)
         return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys_B, column), logits_BxC)
 
     def write(state: dict[str, Any], choice_B) -> dict[str, Any]:
@@ -206,10 +206,23 @@ def _keep_while(logits_BxC: jax.Array, weights_BxC: jax.Array, limit: float) -> 
     return jnp.where(ranks_BxC >= threshold_Bx1, logits_BxC, -jnp.inf)
 
 
+def _blocks(logits_C: jax.Array) -> jax.Array:
+    """[N, K] logits, padded with -inf."""
+    return jnp.pad(logits_C, (0, -len(logits_C) % BLOCK), constant_values=-jnp.inf).reshape(-1, BLOCK)
+
+
+def highest(logits_C: jax.Array) -> jax.Array:
+    """argmax, the first of equals: first the block, by a maximum, which a CPU computes in a tenth of an argmax's time,
+    then the id in the block."""
+    blocks_NxK = _blocks(logits_C)
+    block = blocks_NxK.max(axis=-1).argmax()
+    return block * BLOCK + blocks_NxK[block].argmax()
+
+
 def draw(key: jax.Array, logits_C: jax.Array) -> jax.Array:
     """Draws one index from softmax(logits): first a block of ids by its total probability, then an id of the block,
     which takes a few hundred random numbers, where Gumbel noise on a whole vocabulary takes tens of thousands."""
-    blocks_NxK = jnp.pad(logits_C, (0, -len(logits_C) % BLOCK), constant_values=-jnp.inf).reshape(-1, BLOCK)
+    blocks_NxK = _blocks(logits_C)
     block_key, id_key = jax.random.split(key)
     block = jax.random.categorical(block_key, jax.nn.logsumexp(blocks_NxK, axis=-1))
     return block * BLOCK + jax.random.categorical(id_key, blocks_NxK[block])

@@ -105,6 +105,16 @@ def test_draws_follow_the_softmax(n_ids):
     assert stats.chisquare(counts_C[allowed_C], expected_C[allowed_C]).pvalue > 0.01
 
 
+@pytest.mark.parametrize("n_ids", [2, 127, 128, 129, 1000])
+def test_highest_is_the_first_of_the_largest(n_ids):
+    rng = np.random.default_rng(n_ids)
+    few_values = rng.integers(0, 3, (50, n_ids)).astype(np.float32)  # nearly every row has ties
+    logits_BxC = np.concatenate([few_values, rng.normal(size=(50, n_ids)).astype(np.float32)])
+    logits_BxC[-1, :-1] = -np.inf
+    ids_B = jax.jit(jax.vmap(sampler.highest))(logits_BxC)
+    assert ids_B.tolist() == np.argmax(logits_BxC, axis=-1).tolist()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
