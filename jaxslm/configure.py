@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def load_config(source: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
     path = Path(name)
     if not path.is_file():
         known = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
-        raise ConfigError(f"--config: there is no file {name}.{_closest(name, known) or _listed(known)}")
+        raise ConfigError(f"--config: there is no file {name}.{closest(name, known) or _listed(known)}")
     spec = importlib.util.spec_from_file_location(f"jaxslm_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     beside = str(path.resolve().parent.parent)  # a recipe imports its neighbours: `from configs import common`
@@ -84,9 +84,7 @@ def _override(config: ConfigDict, key: str, text: str, free: Set[str]) -> None:
     for parent in parents:
         node = node[parent] if isinstance(node, ConfigDict) and parent in node else None
     if not isinstance(node, ConfigDict) or (last not in node and ".".join(parents) not in free):
-        raise ConfigError(
-            f"--config.{key}: there is no such key.{_closest(key, list(known)) or _listed(sorted(known))}"
-        )
+        raise ConfigError(f"--config.{key}: there is no such key.{closest(key, list(known)) or _listed(sorted(known))}")
     value = _parsed(text, node.get(last), key)
     with node.unlocked(), node.ignore_type():  # already checked; a plain dict may take the place of a ConfigDict
         node[last] = ConfigDict(value) if isinstance(value, dict) else value
@@ -133,8 +131,9 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield f"{prefix}{name}", value
 
 
-def _closest(name: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?': by the whole name, else by its last part alone."""
+def closest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?': by the whole name, else by its last part alone; '' if nothing is close."""
+    known = list(known)
     ends = {key.rsplit(".", 1)[-1]: key for key in known}
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     match = match or [ends[e] for e in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(ends), n=1)]

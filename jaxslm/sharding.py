@@ -6,7 +6,6 @@ mesh axes, so the same model runs data-parallel, fully sharded, tensor- and sequ
 in the config.
 """
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxslm.configure import closest
 
 MESH_AXES = ("data", "fsdp", "tensor", "sequence")
 
@@ -95,7 +96,7 @@ class Partitioner:
             return ()
         if axis not in self.rules:
             raise ValueError(
-                f"unknown logical axis '{axis}'{_closest(axis, self.rules)}; mesh.rules has no entry for it."
+                f"unknown logical axis '{axis}'; mesh.rules has no entry for it.{closest(axis, self.rules)}"
             )
         rule = self.rules[axis]
         return (rule,) if isinstance(rule, str) else tuple(rule or ())
@@ -180,7 +181,7 @@ def make_partitioner(
     for axis in config:
         if axis not in MESH_AXES:
             raise ValueError(
-                f"mesh has no axis '{axis}'{_closest(axis, MESH_AXES)}; the axes are {', '.join(MESH_AXES)}."
+                f"mesh has no axis '{axis}'; the axes are {', '.join(MESH_AXES)}.{closest(axis, MESH_AXES)}"
             )
     devices = list(devices if devices is not None else jax.devices())
     sizes = {axis: int(config.get(axis, -1 if axis == "data" else 1)) for axis in MESH_AXES}
@@ -198,8 +199,3 @@ def make_partitioner(
         tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
     )
     return Partitioner(mesh, rules)
-
-
-def _closest(name: str, known: Any) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{match[0]}'?)" if match else ""

@@ -31,9 +31,9 @@ class Linear(nnx.Module):
 class RMSNorm(nnx.Module):
     """Root-mean-square norm over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
 
-    def __init__(self, dim: int, *, eps: float = 1e-5, axis: str | None = None):
-        # Norm scales are small: replicated (axis None) rather than sharded like the features they scale.
-        self.scale = nnx.Param(jnp.ones(dim), logical_axes=(axis,))
+    def __init__(self, dim: int, *, eps: float = 1e-5):
+        # Norm scales are small: replicated (no axis) rather than sharded like the features they scale.
+        self.scale = nnx.Param(jnp.ones(dim), logical_axes=(None,))
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
