@@ -40,7 +40,7 @@ def test_error_names_the_parameter():
 def test_bad_rules():
     with pytest.raises(ValueError, match="mesh axis 'tensor' would shard both 'embed' and 'ffn'"):
         partitioner(embed="tensor").spec(("embed", "ffn"), (32, 64))
-    with pytest.raises(ValueError, match="unknown logical axis 'embedd'.* Did you mean embed\?"):
+    with pytest.raises(ValueError, match=r"unknown logical axis 'embedd'.* Did you mean embed\?"):
         partitioner().spec(("embedd",), (32,))
 
 
@@ -50,7 +50,7 @@ def test_bad_rules():
         (dict(data=3), "does not make up the 1 devices"),
         (dict(data=1, fsdp=2), "does not make up the 1 devices"),
         (dict(data=-1, fsdp=-1), "at most one is -1"),
-        (dict(tensr=2), "no axis 'tensr'.* Did you mean tensor\?"),
+        (dict(tensr=2), r"no axis 'tensr'.* Did you mean tensor\?"),
     ],
 )
 def test_bad_mesh(config, message):
