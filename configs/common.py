@@ -14,10 +14,12 @@ def speech_text_lm() -> ConfigDict:
             seed=0,
             steps=1000,
             log_every=10,
-            init_from="",  # a workdir of jaxslm whose model starts this one
+            init_from="",  # what it starts from: a workdir of jaxslm, or a Hugging Face folder of the Llama family
+            new_rows="mean_noise",  # embeddings that a Hugging Face model lacks: mean | mean_noise | random
             checkpoint=dict(every=1000, keep=3),
             eval=dict(every=1000, batches=8),  # batches of each objective, from the held-out split
-            samples=dict(utterances=3, temperature=0.8, top_p=0.95, text_tokens=50, speech_tokens=300),
+            export=dict(every=0, dtype="bfloat16"),  # Hugging Face exports; every: a multiple of checkpoint.every
+            samples=dict(utterances=3, temperature=0.8, top_k=0, top_p=0.95, text_tokens=50, speech_tokens=300),
             optimizer=dict(
                 peak_lr=3e-4,
                 final_lr=0.0,
@@ -40,12 +42,14 @@ def speech_text_lm() -> ConfigDict:
                 n_kv_heads=8,
                 d_ff=1376,
                 head_dim=0,  # 0: d_model / n_heads
-                rope_theta=1e4,
+                rope_theta=0.0,  # 0: that of init_from, else 10,000
                 rope_scaling=None,  # Llama-3's fields, see nn/rope.py
                 norm_eps=1e-5,
                 qkv_bias=False,
                 qk_norm=False,
                 tied_embeddings=False,
+                activation="silu",  # silu | gelu_tanh
+                embedding_scale=1.0,
                 dtype="bfloat16",  # of the computation; parameters are float32
                 attention="auto",
                 remat="none",
@@ -56,7 +60,7 @@ def speech_text_lm() -> ConfigDict:
             data=dict(
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
-                tokenizer="byte",  # byte | tokenizer.json | SentencePiece model | a folder with one
+                tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
                 units=dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000),
                 alignment="",  # "pocketsphinx" finds word times where none are given
                 max_seconds=60.0,
@@ -71,23 +75,29 @@ def speech_text_lm() -> ConfigDict:
     )
 
 
+def textless(config: ConfigDict) -> None:
+    """Speech alone: the vocabulary is `<pad> <s> </s>` and the units, a sequence `<s>` units `</s>`."""
+    config.data.tokenizer = "none"
+    config.data.mixture.update(text=0.0, speech=1.0, interleaved=0.0, asr=0.0, tts=0.0)
+
+
 def demo_data(config: ConfigDict) -> None:
-    """The embedded corpus: sentences of a small grammar, spoken by espeak-ng, and more of them as text."""
-    config.data.sources = dict(
-        speech=dict(kind="demo", utterances=1200, seed=0, heldout=0.05),
-        text=dict(kind="demo_text", utterances=1200, seed=1, heldout=0.02),
-    )
-    config.data.tokenizer = "byte"
+    """The embedded corpus: sentences of a small grammar, spoken by espeak-ng, and more of them as text, if need be."""
+    config.data.sources = dict(speech=dict(kind="demo", utterances=1200, seed=0, heldout=0.05))
+    if config.data.tokenizer != "none":
+        config.data.sources.text = dict(kind="demo_text", utterances=1200, seed=1, heldout=0.02)
+        config.data.tokenizer = "byte"
     config.data.units = dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000)
 
 
 def tiny(config: ConfigDict) -> None:
     """The same code path at a size that two CPU cores train in minutes."""
     demo_data(config)
+    config.init_from = ""
     config.model.update(d_model=192, n_layers=3, n_heads=2, n_kv_heads=2, d_ff=512, dtype="float32", remat="none")
     config.loss_chunks = 4
     config.data.update(context_length=384, batch_size=8)
-    config.optimizer.update(peak_lr=3e-3, final_lr=3e-4, schedule="cosine", warmup_steps=20)
+    config.optimizer.update(peak_lr=3e-3, final_lr=3e-4, schedule="cosine", warmup_steps=20, accumulate_steps=1)
     config.steps = 280
     config.checkpoint.every = 70
     config.eval.update(every=70, batches=2)

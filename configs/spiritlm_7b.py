@@ -13,6 +13,7 @@ def get_config(arg: str = ""):
     config = common.speech_text_lm()
     config.steps = 100_000
     config.log_every = 10
+    config.new_rows = "random"
     config.checkpoint.every = 1000
     config.eval.update(every=5000, batches=16)
     config.optimizer.update(peak_lr=3e-5, schedule="constant", warmup_steps=0, b2=0.95, weight_decay=0.1, clip_norm=1.0)

@@ -1,7 +1,8 @@
-"""Text tokenizers behind one small interface: bytes, `tokenizer.json` (tokenizers) and SentencePiece models.
+"""Text tokenizers behind one small interface: bytes, `tokenizer.json` (tokenizers) and SentencePiece models; or none.
 
-Each has `size`, `bos_id`, `eos_id`, `special_ids`, `sha256`, `encode(text)`, `encode_words(words)` and `decode(ids)`.
-Text never turns into control tokens: a transcript that contains "</s>" is encoded as those four characters.
+Each has `size`, `bos_id`, `eos_id`, `special_ids`, `sha256`, `encode(text)`, `encode_words(words)` and `decode(ids)`;
+`has_text` is False for the one that stands for no text at all and has special ids alone. Text never turns into control
+tokens: a transcript that contains "</s>" is encoded as those four characters.
 """
 
 import hashlib
@@ -13,9 +14,33 @@ BEGIN = ("<s>", "<|begin_of_text|>", "<bos>", "<|im_start|>", "<|endoftext|>")
 END = ("</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|endoftext|>")
 
 
+class NoTokenizer:
+    """`<pad>`, `<s>` and `</s>`, and no text: what a model of speech alone begins and ends with (GSLM, TWIST)."""
+
+    has_text = False
+    size = 3
+    bos_id, eos_id = 1, 2
+    special_ids = (0, 1, 2)
+    sha256 = hashlib.sha256(b"jaxslm no tokenizer: pad bos eos").hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Raises ValueError: there is nothing to encode text as."""
+        raise ValueError(
+            "data.tokenizer='none' is for speech alone: set data.tokenizer ('byte' needs no file) for text"
+        )
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """As `encode`, word by word: raises ValueError if there are any."""
+        return [self.encode(word) for word in words]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return ""
+
+
 class ByteTokenizer:
     """UTF-8 bytes after `<pad>`, `<s>` and `</s>`: 259 ids, nothing to download."""
 
+    has_text = True
     size = 259
     bos_id, eos_id = 1, 2
     special_ids = (0, 1, 2)
@@ -33,6 +58,8 @@ class ByteTokenizer:
 
 class FastTokenizer:
     """A Hugging Face `tokenizer.json`; begin and end come from the `tokenizer_config.json` beside it, else by name."""
+
+    has_text = True
 
     def __init__(self, path: Path):
         import tokenizers
@@ -74,6 +101,8 @@ class FastTokenizer:
 class SentencePieceTokenizer:
     """A SentencePiece `.model` file, such as Llama-2's."""
 
+    has_text = True
+
     def __init__(self, path: Path):
         import sentencepiece
 
@@ -100,13 +129,15 @@ class SentencePieceTokenizer:
 
 
 def load_tokenizer(name: str):
-    """Loads "byte", a `tokenizer.json`, a SentencePiece model file, or a folder that holds one of these.
+    """Loads "byte", "none" (no text), a `tokenizer.json`, a SentencePiece model file, or a folder with one of these.
 
     Raises:
       ValueError: nothing there, or a file of another kind.
     """
     if name == "byte":
         return ByteTokenizer()
+    if name == "none":
+        return NoTokenizer()
     path = Path(name)
     if path.is_dir():
         found = [path / f for f in ("tokenizer.json", "tokenizer.model") if (path / f).exists()]
@@ -115,7 +146,8 @@ def load_tokenizer(name: str):
         path = found[0]
     if not path.exists():
         raise ValueError(
-            f"data.tokenizer: {name!r} does not exist; give 'byte', a tokenizer.json or a SentencePiece model"
+            f"data.tokenizer: {name!r} does not exist; give 'byte', 'none' (speech alone), a tokenizer.json or a "
+            "SentencePiece model"
         )
     try:
         return FastTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)

@@ -5,7 +5,8 @@ what is new follows in the order the blocks are given, and the total is padded t
 Padding ids belong to no block: no mask ever allows them and no export writes them.
 
 The SpiRit-LM ids are the reference point (Nguyen et al. 2024; released vocabulary): Llama-2's 32,000 pieces, `[Text]` =
-32000, `[Speech]` = 32001, `[Hu0]`..`[Hu500]` = 32002..32502.
+32000, `[Speech]` = 32001, `[Hu0]`..`[Hu500]` = 32002..32502. A model of speech alone (GSLM, TWIST, Slam) has padding,
+begin, end and the units, and no markers: there is nothing to tell apart.
 """
 
 import dataclasses
@@ -86,6 +87,11 @@ class Vocabulary:
     def text_size(self) -> int:
         return self.block("text").size
 
+    @property
+    def has_text(self) -> bool:
+        """False where the text block holds special ids alone: a model of speech alone."""
+        return self.text_size > len(self.text_special_ids)
+
     @functools.cached_property
     def _named(self) -> dict[str, int]:
         added = (block for block in self.blocks if block.name != "text")
@@ -111,11 +117,17 @@ class Vocabulary:
         """Ids of every marker, of both marker blocks."""
         return tuple(i for b in self.blocks if b.name in ("markers", "tasks") for i in range(b.first, b.stop))
 
+    @property
+    def speech_start(self) -> tuple[int, ...]:
+        """What begins a span of speech: the id of `[Speech]`, or nothing in a vocabulary without markers."""
+        return (self.id("[Speech]"),) if self.marker_ids else ()
+
     def modality_mask(self, modality: str, stop: bool = True) -> np.ndarray:
         """Which ids may be sampled: bool [padded_size].
 
         Args:
-          modality: "text" (the text block without its special ids) or "speech" (the units).
+          modality: "text" (the text block without its special ids: nothing if `has_text` is False) or "speech" (the
+            units).
           stop: also allow what ends a span: the end of sequence and every marker.
         """
         mask = np.zeros(self.padded_size, bool)
@@ -171,7 +183,12 @@ def build_vocabulary(
     tasks: Sequence[str] = TASK_MARKERS,
     pad_multiple: int = PAD_MULTIPLE,
 ) -> Vocabulary:
-    """Text base of `tokenizer` (see tokenizer.py), then markers, units and task markers, in SpiRit-LM's order."""
+    """Text base of `tokenizer` (see tokenizer.py), then markers, units and task markers, in SpiRit-LM's order.
+
+    A tokenizer without text gives a vocabulary without markers.
+    """
+    if not tokenizer.has_text:
+        markers = tasks = ()
     named = [("markers", tuple(markers)), ("units", n_units), ("tasks", tuple(tasks))]
     blocks = [Block("text", 0, tokenizer.size)]
     for name, content in named:

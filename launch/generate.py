@@ -5,7 +5,8 @@
 | --audio | its transcript | its continuation |
 | --text  | continuation   | the units of it  |
 
-Speech comes out as a unit string. `--out=FILE` also writes the answer there, as text.
+Speech comes out as a unit string. `--out=FILE` also writes the answer there, as text. A model of speech alone only
+continues speech.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import jax
 from jaxslm.audio.io import read_audio
 from jaxslm.configure import read_config
 from jaxslm.generation.sampler import Sampling
-from jaxslm.generation.speech_text import respond
+from jaxslm.generation.speech_text import check_modalities, respond
 from jaxslm.models.decoder import Decoder, DecoderConfig
-from jaxslm.tasks.speech_text_lm import load_vocabulary
-from jaxslm.tokenizer import load_tokenizer
+from jaxslm.tasks.base import load_run_tokenizer
+from jaxslm.tasks.export import load_vocabulary
 from jaxslm.training.checkpoint import CheckpointError, restore_model
 from jaxslm.units.inventory import UnitInventory
 
@@ -59,10 +60,11 @@ def main() -> None:
 
 def answer(flags: argparse.Namespace):
     config, vocabulary = read_config(flags.workdir), load_vocabulary(flags.workdir)
+    check_modalities(vocabulary, text=flags.text, to=flags.to)
     settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}
     n_tokens = config.samples[f"{flags.to}_tokens"] if flags.max_new_tokens is None else flags.max_new_tokens
     sampling = Sampling(max_new_tokens=n_tokens, **settings)
-    tokenizer = load_tokenizer(config.data.tokenizer)
+    tokenizer, _ = load_run_tokenizer(flags.workdir, config.data.tokenizer)
     if tokenizer.sha256 != vocabulary.tokenizer_sha256:
         raise ValueError(
             f"the tokenizer {config.data.tokenizer} has changed since the run in {flags.workdir} was trained: "

@@ -40,6 +40,7 @@ def main() -> None:
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
+        workdir.write_provenance(folder, ["python", *sys.argv])
         loop.run(TASKS[config.task](config, folder), config, folder)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
         message = str(error) or type(error).__name__

@@ -70,6 +70,19 @@ def test_bytes():
     assert tokenizer.decode([1, 68, 2, 700]) == "A"
 
 
+def test_none():
+    tokenizer = load_tokenizer("none")
+    assert (tokenizer.size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.special_ids) == (3, 1, 2, (0, 1, 2))
+    assert (
+        tokenizer.sha256 == "8e38172c7bd4dd7b6e13333dd607066843dcc94e9815800a6decb478432520cf"
+    )  # the same in every run
+    assert not tokenizer.has_text and load_tokenizer("byte").has_text
+    assert tokenizer.decode([0, 1, 2, 70]) == "" and tokenizer.encode_words([]) == []
+    for call in (lambda: tokenizer.encode("a"), lambda: tokenizer.encode_words(["a"])):
+        with pytest.raises(ValueError, match="set data.tokenizer"):
+            call()
+
+
 def test_sentencepiece(sentencepiece_model):
     tokenizer = load_tokenizer(str(sentencepiece_model))
     check_words(tokenizer)

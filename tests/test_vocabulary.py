@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from jaxslm.tokenizer import load_tokenizer
 from jaxslm.vocabulary import Vocabulary, build_vocabulary
 
 
@@ -16,6 +17,7 @@ class LlamaTwoShape:
     eos_id: int = 2
     special_ids: tuple[int, ...] = (0, 1, 2)
     sha256: str = "a" * 64
+    has_text: bool = True
 
 
 @pytest.fixture
@@ -54,7 +56,23 @@ def test_masks_split_the_vocabulary_and_never_allow_padding(spiritlm):
     assert np.array_equal(np.flatnonzero(speech), np.arange(32_002, 32_503))
 
 
+def test_ids_of_speech_alone():
+    """TWIST's and Slam's 500 units after padding, begin and end; no markers."""
+    vocabulary = build_vocabulary(load_tokenizer("none"), 500, "b" * 64)
+    assert vocabulary.describe() == "text 0..2, units 3..502, padded to 512"
+    assert (vocabulary.bos_id, vocabulary.eos_id, vocabulary.text_special_ids) == (1, 2, (0, 1, 2))
+    assert (vocabulary.id("[Hu0]"), vocabulary.id("[Hu499]")) == (3, 502)
+    assert not vocabulary.has_text and vocabulary.marker_ids == vocabulary.speech_start == ()
+    assert np.flatnonzero(vocabulary.modality_mask("speech")).tolist() == [2, *range(3, 503)]
+    assert np.flatnonzero(vocabulary.modality_mask("speech", stop=False)).tolist() == [*range(3, 503)]
+    assert np.flatnonzero(vocabulary.modality_mask("text")).tolist() == [2]
+    with pytest.raises(ValueError, match="not an added token"):
+        vocabulary.id("[Speech]")
+    assert Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json()))) == vocabulary
+
+
 def test_json_round_trip(spiritlm):
+    assert spiritlm.has_text and spiritlm.speech_start == (32_001,)
     assert Vocabulary.from_json(json.loads(json.dumps(spiritlm.to_json()))) == spiritlm
 
 

@@ -8,6 +8,9 @@ SpiRit-LM (Nguyen et al. 2024, section 3 and App. A):
   speech       <s>[Speech][Hu262][Hu208]..</s>
   interleaved  <s>[Text]the cat[Speech][Hu3][Hu7]..[Text]the mat</s>       cut at words, spans drawn anew every epoch
   asr, tts     <s>[Speech][Hu..][ASR]text</s>   <s>[Text]text[TTS][Hu..]</s>    the +ASR+TTS variant
+
+GSLM (Lakhotia et al. 2021), TWIST (Hassid et al. 2023) and Slam (Maimon et al. 2025), whose vocabulary has no markers:
+  speech       <s>[Hu262][Hu208]..</s>
 """
 
 import dataclasses
@@ -37,14 +40,16 @@ class Layout:
 
     Attributes:
       build: (utterance, vocabulary, key, spans) -> segments; `key` decides whatever is random.
-      lengths: (index, items_N, keys_N, spans) -> ids that `build` gives for each item, int64 [N].
+      lengths: (index, vocabulary, items_N, keys_N, spans) -> ids that `build` gives for each item, int64 [N].
       eligible: index -> bool [N], which utterances can be laid out so.
+      needs_text: whether the format has text in it.
       splits: "text" or "unit" where a document longer than the context may be cut into pieces of these ids, else "".
     """
 
     build: Callable[[EncodedUtterance, Vocabulary, int, SpanLengths], list[Segment]]
-    lengths: Callable[[TokenIndex, np.ndarray, np.ndarray, SpanLengths], np.ndarray]
+    lengths: Callable[[TokenIndex, Vocabulary, np.ndarray, np.ndarray, SpanLengths], np.ndarray]
     eligible: Callable[[TokenIndex], np.ndarray]
+    needs_text: bool = True
     splits: str = ""
 
 
@@ -67,8 +72,8 @@ def text_only(utterance, vocabulary, key, spans) -> list[Segment]:
 
 
 def speech_only(utterance, vocabulary, key, spans) -> list[Segment]:
-    body = [_marker(vocabulary, "[Speech]"), _speech(utterance.unit_ids, vocabulary)]
-    return _wrapped(utterance, vocabulary, body)
+    start = [Segment("marker", vocabulary.speech_start)] if vocabulary.speech_start else []
+    return _wrapped(utterance, vocabulary, [*start, _speech(utterance.unit_ids, vocabulary)])
 
 
 def asr(utterance, vocabulary, key, spans) -> list[Segment]:
@@ -99,7 +104,7 @@ def interleaved(utterance, vocabulary, key, spans) -> list[Segment]:
     return _wrapped(utterance, vocabulary, body)
 
 
-def _interleaved_lengths(index: TokenIndex, items_N, keys_N, spans) -> np.ndarray:
+def _interleaved_lengths(index: TokenIndex, vocabulary, items_N, keys_N, spans) -> np.ndarray:
     speech_first_N, edges_NxE = draw_spans(index.n_words[items_N], keys_N, spans)
     at_NxE = index.edge_start[items_N][:, None] + edges_NxE
     text_NxS = np.diff(index.text_edges[at_NxE].astype(np.int64), axis=1)
@@ -113,7 +118,7 @@ def _spoken(index: TokenIndex) -> np.ndarray:
     return (index.n_units > 0) & (index.n_text > 0)
 
 
-def _both_lengths(index: TokenIndex, items_N, keys_N, spans) -> np.ndarray:
+def _both_lengths(index: TokenIndex, vocabulary, items_N, keys_N, spans) -> np.ndarray:
     return 4 + index.n_text[items_N] + index.n_units[items_N]
 
 
@@ -121,14 +126,15 @@ LAYOUTS: dict[str, Layout] = {
     # Text-only documents; to train on transcripts as text, name their manifest as a text source too.
     "text": Layout(
         text_only,
-        lambda index, items, keys, spans: 3 + index.n_text[items],
+        lambda index, vocabulary, items, keys, spans: 3 + index.n_text[items],
         lambda index: (index.n_text > 0) & (index.n_units == 0),
         splits="text",
     ),
     "speech": Layout(
         speech_only,
-        lambda index, items, keys, spans: 3 + index.n_units[items],
+        lambda index, vocabulary, items, keys, spans: 2 + len(vocabulary.speech_start) + index.n_units[items],
         lambda index: index.n_units > 0,
+        needs_text=False,
         splits="unit",
     ),
     "asr": Layout(asr, _both_lengths, _spoken),

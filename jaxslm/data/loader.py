@@ -9,6 +9,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from jaxslm.data.layouts import LAYOUTS
 from jaxslm.data.packing import PackedRows
 
 Batch = dict[str, np.ndarray]
@@ -70,3 +71,14 @@ def mixture_shares(mixture: Mapping[str, float]) -> tuple[list[str], list[float]
     total = sum(mixture.values())
     used = {objective: weight / total for objective, weight in mixture.items() if weight > 0}
     return list(used), list(used.values())
+
+
+def check_text(mixture: Mapping[str, float], tokenizer) -> None:
+    """Raises ValueError if a tokenizer without text is given a mixture that asks for text."""
+    names = [] if tokenizer.has_text else mixture_shares(mixture)[0]
+    if wrong := [name for name in names if name in LAYOUTS and LAYOUTS[name].needs_text]:
+        cure = " ".join(f"--config.data.mixture.{name}=0" for name in wrong)
+        raise ValueError(
+            f"data.mixture asks for {', '.join(wrong)}, and data.tokenizer='none' has no text: set data.tokenizer "
+            f"('byte' needs no file), or leave speech alone in the mixture: {cure}"
+        )

@@ -115,11 +115,14 @@ class PackedRows:
         """The example table: (item, piece) pairs. Documents longer than the context become several pieces, if the
         layout allows.
         """
-        self._piece = self.context_length - 2  # with begin, marker and end, n + 3 ids, which take n + 2 places
+        self._piece = self.context_length  # ids of a piece, where documents are cut
         if not self.layout.splits or not len(items):
             self._items, self._pieces, self._cut = items, np.zeros(len(items), np.int64), np.zeros(len(items), bool)
             return
         sizes = (self.index.n_text if self.layout.splits == "text" else self.index.n_units)[items]
+        whole = self.layout.lengths(self.index, self.vocabulary, items[:1], np.zeros(1, np.uint64), self.spans)
+        around = int(whole[0] - sizes[0])  # begin, end and modality marker; n ids take one place less
+        self._piece = self.context_length + 1 - around
         n_pieces = -(-sizes // self._piece)
         self._items = np.repeat(items, n_pieces)
         self._pieces = np.arange(len(self._items)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)
@@ -133,10 +136,10 @@ class PackedRows:
     def _lengths(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Places each example takes in a row: its ids less one, since the last id is only a target."""
         items, cut = self._items[examples], self._cut[examples]
-        whole = self.layout.lengths(self.index, items, keys, self.spans) - 1
+        whole = self.layout.lengths(self.index, self.vocabulary, items, keys, self.spans) - 1
         left = whole - self._piece * self._pieces[examples]
-        goes_on = left > self._piece + 2  # a piece with another behind it: begin and modality marker, but no end
-        return np.where(cut, np.where(goes_on, self._piece + 1, left), whole)
+        goes_on = left > self.context_length  # a piece with another behind it: begin and modality marker, but no end
+        return np.where(cut, np.where(goes_on, self.context_length - 1, left), whole)
 
     def _fitting(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(examples in the epoch's order, their keys, their lengths), without those longer than the context."""

@@ -94,7 +94,7 @@ def build_token_index(records_folder: Path, tokenizer, inventory, cache: Path, *
 
     Args:
       records_folder: a folder of records.py.
-      tokenizer: see tokenizer.py.
+      tokenizer: see tokenizer.py; one without text leaves all text out.
       inventory: units.inventory.UnitInventory whose units the records carry.
       cache: where index folders are kept, named by the digest of what went in.
     """
@@ -120,7 +120,7 @@ def _write(records: Records, tokenizer, inventory, folder: Path, progress: bool)
     bar = tqdm(range(len(records)), desc="tokenizing", unit="utt", disable=not progress, leave=False, mininterval=1.0)
     for i in bar:
         utterance = records[i]
-        words = utterance.text.split()
+        words = utterance.text.split() if tokenizer.has_text else []
         word_ids = tokenizer.encode_words(words)
         units = utterance.units.get(inventory.sha256)
         aligned = units is not None and len(utterance.words) == len(words) > 0

@@ -7,7 +7,8 @@
 | speech | speech | `<s>[Speech][Hu..]`         | continuation |
 | text   | text   | `<s>[Text]text`             | continuation |
 
-Source: SpiRit-LM (Nguyen et al. 2024), section 3 and the "+ASR+TTS" variant of its ablations.
+Source: SpiRit-LM (Nguyen et al. 2024), section 3 and the "+ASR+TTS" variant of its ablations. A model of speech alone
+(GSLM, TWIST, Slam) only continues speech, from `<s>[Hu..]`.
 """
 
 from collections.abc import Sequence
@@ -43,18 +44,29 @@ class Response:
         return self.text if self.text is not None else "".join(map(UNIT_PATTERN.format, self.units))
 
 
+def check_modalities(vocabulary: Vocabulary, *, text: str | None, to: str) -> None:
+    """Raises ValueError if a model of speech alone is given a text, or asked for one."""
+    if not vocabulary.has_text and (text is not None or to == "text"):
+        raise ValueError(
+            "this model has no text (it was trained with data.tokenizer='none'): give it speech and ask for speech "
+            "(--audio=FILE --to=speech), or train with a tokenizer"
+        )
+
+
 def prompt_ids(
     vocabulary: Vocabulary, tokenizer, *, text: str | None = None, units: Sequence[int] | None = None, to: str
 ) -> tuple[int, ...]:
     """Vocabulary ids of the prompt (table above) for a text or for deduplicated unit indices.
 
     Raises:
-      ValueError: not exactly one of text and units, no words, no units, or a unit the vocabulary does not have.
+      ValueError: not exactly one of text and units, no words, no units, or a unit or modality the vocabulary does not
+        have.
     """
     if to not in ("text", "speech"):
         raise ValueError(f"to={to!r}: the answer is 'text' or 'speech'")
     if (text is None) == (units is None):
         raise ValueError("give one of text and speech, not both and not neither")
+    check_modalities(vocabulary, text=text, to=to)
     if text is not None:
         if not any(character.isalnum() for character in text):
             raise ValueError(f"the text {text!r} has no words: give at least one letter or digit")
@@ -66,7 +78,7 @@ def prompt_ids(
         if units.size == 0 or units.min() < 0 or units.max() >= block.size:
             raise ValueError(f"speech prompts need units from 0 to {block.size - 1}; got {units.tolist()[:20]}")
         task = ["[ASR]"] if to == "text" else []
-        content = [vocabulary.id("[Speech]"), *(block.first + units).tolist()]
+        content = [*vocabulary.speech_start, *(block.first + units).tolist()]
     return (vocabulary.bos_id, *content, *map(vocabulary.id, task))
 
 

@@ -55,7 +55,7 @@ def step(
     seen_segments = append(segments_Bx1, caches.segment_ids_BxS, 1)
     seen_positions = append(positions_Bx1, caches.positions_BxS, 1)
     keys, values = [], []
-    x_Bx1xD = model.embedding(tokens_B[:, None], config.dtype)
+    x_Bx1xD = model.embed(tokens_B[:, None])
     for block, k_BxKxSxC, v_BxKxSxC in zip(blocks, caches.keys, caches.values, strict=True):
         q_Bx1xHxC, k_Bx1xKxC, v_Bx1xKxC = block.before(x_Bx1xD, rotary)
         keys.append(append(k_Bx1xKxC.swapaxes(1, 2), k_BxKxSxC, 2))

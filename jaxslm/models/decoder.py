@@ -1,4 +1,5 @@
-"""The Llama family of decoder-only transformers: Llama 2/3, Qwen2 (qkv bias), Qwen3 (q/k norm).
+"""The Llama family of decoder-only transformers: Llama 2/3, Mistral, Qwen2 (qkv bias), Qwen3 (q/k norm), Gemma 1 (gelu,
+scaled embeddings).
 
 A `Decoder` is a pytree of parameters with a pure `__call__`. Its layers are one `Block` whose parameters carry a
 leading layer axis; `lax.scan` runs it, so compile time does not grow with depth.
@@ -8,6 +9,7 @@ F feed-forward, V vocabulary (padded), L layers.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ REMAT_POLICIES: Mapping[str, Callable | None] = {
     "none": jax.checkpoint_policies.everything_saveable,
 }
 
+ACTIVATIONS: Mapping[str, Callable] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -39,12 +46,14 @@ class DecoderConfig:
     n_kv_heads: int
     d_ff: int
     head_dim: int = 0  # 0: d_model // n_heads
-    rope_theta: float = 1e4
+    rope_theta: float = 1e4  # 0 is 1e4, too
     rope_scaling: RopeScaling | Mapping | None = None  # Llama-3 fields, see RopeScaling
     norm_eps: float = 1e-5
     qkv_bias: bool = False
     qk_norm: bool = False
     tied_embeddings: bool = False
+    activation: str = "silu"  # of the gated feed-forward, see ACTIVATIONS
+    embedding_scale: float = 1.0  # Gemma: sqrt(d_model)
     initializer_range: float = 0.02
     dtype: str = "float32"  # of the computation: "float32" or "bfloat16"
     attention: str = "auto"
@@ -54,6 +63,8 @@ class DecoderConfig:
     def __post_init__(self):
         if not self.head_dim:
             object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+        if not self.rope_theta:
+            object.__setattr__(self, "rope_theta", 1e4)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             needed = [field.name for field in dataclasses.fields(RopeScaling)]
             if set(self.rope_scaling) != set(needed):
@@ -66,6 +77,7 @@ class DecoderConfig:
         for name, known in (
             ("remat", REMAT_POLICIES),
             ("attention", IMPLEMENTATIONS),
+            ("activation", ACTIVATIONS),
             ("dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in known:
@@ -100,7 +112,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """SwiGLU (Shazeer 2020)."""
+    """Gated feed-forward: SwiGLU or GeGLU (Shazeer 2020)."""
 
     def __init__(self, config: DecoderConfig, key: jax.Array):
         gate, up, down = jax.random.split(key, 3)
@@ -108,9 +120,10 @@ class FeedForward(nnx.Module):
         self.gate = Linear(config.d_model, config.d_ff, gate, axes=("embed", "ffn"), std=std)
         self.up = Linear(config.d_model, config.d_ff, up, axes=("embed", "ffn"), std=std)
         self.down = Linear(config.d_ff, config.d_model, down, axes=("ffn", "embed"), std=std)
+        self.activation = config.activation
 
     def __call__(self, x_BxTxD: jax.Array, constrain: Constrain) -> jax.Array:
-        hidden_BxTxF = jax.nn.silu(self.gate(x_BxTxD)) * self.up(x_BxTxD)
+        hidden_BxTxF = ACTIVATIONS[self.activation](self.gate(x_BxTxD)) * self.up(x_BxTxD)
         return self.down(constrain(hidden_BxTxF, "batch", "length", "ffn"))
 
 
@@ -235,12 +248,17 @@ class Decoder(nnx.Module):
 
         if config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
-        x_BxTxD = self.embedding(tokens_BxT, config.dtype, constrain)
+        x_BxTxD = self.embed(tokens_BxT, constrain)
         x_BxTxD = constrain(x_BxTxD, "batch", "length", "activation_embed")
         indexed_layers = (self.layers, jnp.arange(config.n_layers))
         (x_BxTxD, cache), _ = jax.lax.scan(layer, (x_BxTxD, cache), indexed_layers, unroll=config.scan_unroll)
         hidden_BxTxD = self.norm(x_BxTxD)
         return hidden_BxTxD if cache is None else (hidden_BxTxD, cache.advance(tokens_BxT.shape[1]))
+
+    def embed(self, tokens_BxT: jax.Array, constrain: Constrain = no_constraint) -> jax.Array:
+        """[B, T, D] in the dtype of the computation."""
+        x_BxTxD = self.embedding(tokens_BxT, self.config.dtype, constrain)
+        return x_BxTxD if self.config.embedding_scale == 1 else x_BxTxD * self.config.embedding_scale
 
     def unembedding(self) -> jax.Array:
         """[D, V] float32; the transposed embedding when tied."""

@@ -28,12 +28,14 @@ QUESTIONS = (
 )
 
 
-def pick_heldout(records: Records, inventory_sha256: str, most: int) -> list[Utterance]:
-    """The first held-out utterances that have units and at least four words; from the training data if none is held
-    out."""
+def pick_heldout(records: Records, vocabulary: Vocabulary, most: int) -> list[Utterance]:
+    """The first held-out utterances that have units and, if the vocabulary has text, at least four words; from the
+    training data if none is held out."""
+    least_words = 4 if vocabulary.has_text else 0
     chosen: dict[str, list[Utterance]] = {"heldout": [], "train": []}
     for utterance in records:
-        if inventory_sha256 in utterance.units and len(utterance.text.split()) >= 4:
+        units = utterance.units.get(vocabulary.unit_inventory_sha256)
+        if units is not None and len(units.ids) and len(utterance.text.split()) >= least_words:
             chosen[utterance.split].append(utterance)
         if len(chosen["heldout"]) >= most:
             break
@@ -55,19 +57,23 @@ def write_samples(
 
     Args:
       state: has the `model`.
-      config: temperature, top_p, text_tokens, speech_tokens (most new tokens of an answer). Transcripts are greedy.
+      config: temperature, top_k, top_p, text_tokens, speech_tokens (most new tokens of an answer). Transcripts are
+        greedy.
 
     Returns:
       The answers as text for the terminal.
     """
     if not utterances:
-        return "no utterance with speech and text to show samples of"
+        return "no utterance to show samples of: none has units" + (" and text" if vocabulary.has_text else "")
     answers = {}
     for number, (name, source, to) in enumerate(QUESTIONS):
+        if "text" in (source, to) and not vocabulary.has_text:
+            continue
         prompts = [_prompt(u, source, to, vocabulary, tokenizer) for u in utterances]
         sampling = Sampling(
             max_new_tokens=config["text_tokens"] if to == "text" else config["speech_tokens"],
             temperature=0.0 if (source, to) == ("speech", "text") else config["temperature"],
+            top_k=config["top_k"],
             top_p=config["top_p"],
         )
         key = jax.random.fold_in(jax.random.key(step), number)
@@ -91,7 +97,8 @@ def _prompt(utterance: Utterance, source: str, to: str, vocabulary: Vocabulary, 
 def _as_text(utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]]) -> str:
     lines = []
     for i, utterance in enumerate(utterances):
-        lines.append(f'{utterance.id} ({utterance.split}): "{utterance.text}"')
+        said = f': "{utterance.text}"' if utterance.text else ""
+        lines.append(f"{utterance.id} ({utterance.split}){said}")
         for name, responses in answers.items():
             lines.append(f"  {name:<17} {responses[i]}{'' if responses[i].stopped else ' ... (cut)'}")
     return "\n".join(lines)
@@ -102,7 +109,7 @@ def _write_page(
 ) -> None:
     sections, table = [], []
     for i, utterance in enumerate(utterances):
-        rows = {"said": html.escape(utterance.text)}
+        rows = {"said": html.escape(utterance.text)} if utterance.text else {}
         if utterance.audio:
             (folder / f"{i}.flac").write_bytes(utterance.audio)
             rows["heard"] = f'<audio controls src="{i}.flac"></audio>'

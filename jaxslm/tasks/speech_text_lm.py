@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxslm.data.loader import heldout_batches, mixture_shares, training_batches
+from jaxslm.data.loader import check_text, heldout_batches, mixture_shares, training_batches
 from jaxslm.data.packing import PackedRows
 from jaxslm.data.prepare import Prepared, prepare
 from jaxslm.data.records import Records
@@ -23,8 +23,9 @@ from jaxslm.data.token_index import TokenIndex, build_token_index
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks.base import import_model, keep_base, load_run_tokenizer, open_base
+from jaxslm.tasks.export import UNITS, VOCABULARY_FILE, export_run
 from jaxslm.tasks.samples import pick_heldout, write_samples
-from jaxslm.tokenizer import load_tokenizer
 from jaxslm.training.distributed import agree
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
@@ -33,8 +34,6 @@ from jaxslm.training.task import Task
 from jaxslm.vocabulary import Vocabulary, build_vocabulary
 
 log = logging.getLogger(__name__)
-
-VOCABULARY_FILE = "vocabulary.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +46,13 @@ class Corpus:
     index: TokenIndex
 
 
-def open_corpus(data: Mapping) -> Corpus:
+def open_corpus(data: Mapping, workdir: Path) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
-    tokenizer = load_tokenizer(data["tokenizer"])
+    tokenizer, _ = load_run_tokenizer(workdir, data["tokenizer"])
     if not data["units"]:
         raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
+    check_text(data["mixture"], tokenizer)
     prepared = prepare(data, cache)
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
     inventory = prepared.inventory
@@ -138,15 +138,19 @@ def make_loss(config: Mapping, vocabulary: Vocabulary, n_objectives: int, partit
 
 
 def make(config: Mapping, workdir: Path) -> Task:
-    """The task of a config with the keys of configs/common.py. `workdir` is only named in messages."""
+    """The task of a config with the keys of configs/common.py.
+
+    If init_from names a Hugging Face folder, `config` takes over its shape and tokenizer.
+    """
+    source = open_base(config, workdir)
     data = config["data"]
     partitioner = make_partitioner(config["mesh"])
     check_rows(config, partitioner)
-    corpus = open_corpus(data)
+    corpus = open_corpus(data, workdir)
     names, shares = mixture_shares(data["mixture"])
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
-    for source in rows:
-        log.info("%s", source.describe())
+    for packed in rows:
+        log.info("%s", packed.describe())
     model_config = DecoderConfig(vocab_size=corpus.vocabulary.padded_size, **config["model"])
     optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
     init, abstract_state = make_init(functools.partial(Decoder, model_config), optimizer, partitioner)
@@ -161,6 +165,11 @@ def make(config: Mapping, workdir: Path) -> Task:
     )
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     tokens_per_step = data["batch_size"] * data["context_length"]
+
+    def write_files(folder: Path) -> None:
+        corpus.prepared.inventory.save(folder / UNITS)
+        keep_base(folder, config, source)
+
     return Task(
         init=init,
         step=step,
@@ -174,14 +183,20 @@ def make(config: Mapping, workdir: Path) -> Task:
             write_samples,
             utterances=pick_heldout(
                 Records(corpus.prepared.folder),
-                corpus.vocabulary.unit_inventory_sha256,
+                corpus.vocabulary,
                 config["samples"]["utterances"],
             ),
             vocabulary=corpus.vocabulary,
             tokenizer=corpus.tokenizer,
             config=config["samples"],
         ),
-        write_files=lambda folder: corpus.prepared.inventory.save(folder / "units"),
+        write_files=write_files,
+        import_model=lambda model, folder: import_model(
+            source, model, folder, vocabulary=corpus.vocabulary, new_rows=config["new_rows"], seed=config["seed"]
+        ),
+        export=lambda step, folder: export_run(
+            workdir, config, folder, step=step, dtype=config["export"]["dtype"], progress=False
+        ),
         artifacts={VOCABULARY_FILE: corpus.vocabulary.to_json()},
         check_artifact=lambda name, saved, current: Vocabulary.from_json(current).check_same(
             Vocabulary.from_json(saved), str(workdir / name)
@@ -212,7 +227,3 @@ def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: P
         return {"loss": float(nll.sum() / weight.sum())} | {f"loss/{names[i]}": float(nll[i] / weight[i]) for i in seen}
 
     return evaluate
-
-
-def load_vocabulary(workdir: Path) -> Vocabulary:
-    return Vocabulary.from_json(json.loads((workdir / VOCABULARY_FILE).read_text()))

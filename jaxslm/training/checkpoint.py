@@ -22,6 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxslm.training.distributed import agree, barrier
+from jaxslm.training.stored import CHUNK_BYTES
 
 log = logging.getLogger(__name__)
 # What goes wrong there is raised, too, and reported here in one line instead of a page.
@@ -123,7 +124,10 @@ class Checkpoints:
         plain = to_plain(state)
         model = plain.pop("model")
         self._saving, self._arrays = step, _described(state)
-        items = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(plain))
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model, save_args=jax.tree.map(_in_chunks, model)),
+            training=ocp.args.StandardSave(plain),
+        )
         try:
             self._orbax.save(self.folder / str(step), args=items)
         except Exception as error:  # a full disk comes as OSError, ValueError or RuntimeError, by layer
@@ -246,6 +250,11 @@ def _checksums(checkpoint: Path, item: str = "*") -> dict[str, list]:
     paths = sorted(path for path in checkpoint.glob(f"{item}/**/*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter lock
         return dict(zip((str(path.relative_to(checkpoint)) for path in paths), pool.map(entry, paths), strict=True))
+
+
+def _in_chunks(array: jax.Array) -> ocp.SaveArgs:
+    """Arrays lie in pieces on disk, stacked ones cut between layers first, so that an export reads piece by piece."""
+    return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if array.ndim == 3 else ())
 
 
 def _described(state: Any) -> dict[str, list]:

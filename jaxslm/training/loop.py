@@ -17,8 +17,9 @@ from typing import Any
 import jax
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from jaxslm.training.checkpoint import Checkpoints, restore_model
+from jaxslm.training.checkpoint import Checkpoints, restore_model, saved_steps
 from jaxslm.training.distributed import StopSignal
+from jaxslm.training.exports import Exports
 from jaxslm.training.progress import Progress, TrainingError, described
 from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
@@ -31,6 +32,7 @@ LIMITS = {  # smallest value of a key, and what that means
     "checkpoint.every": (0, "0 saves at the end only"),
     "checkpoint.keep": (1, "1 keeps the newest checkpoint only"),
     "eval.every": (0, "0 never evaluates"),
+    "export.every": (0, "0 never exports"),
     "optimizer.accumulate_steps": (1, "1 takes the batch whole"),
     "optimizer.max_skipped": (1, "1 ends the run at the first step that is not finite"),
 }
@@ -55,11 +57,13 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
         if jax.process_index() == 0:
             task.write_files(workdir)
         progress = Progress(task, config, workdir, step)
+        exports = Exports(task, config.export.every, workdir / "exports")
         try:
-            state, step = _train(task, config, checkpoints, progress, stop, state, step)
+            state, step = _train(task, config, checkpoints, exports, progress, stop, state, step)
         finally:
             progress.close()
             checkpoints.wait()
+            exports.wait()
         checkpoints.finish()
         _conclude(task, config, workdir, progress, state, step)
 
@@ -70,6 +74,11 @@ def check_limits(config: Any) -> None:
         value = functools.reduce(operator.getitem, key.split("."), config)
         if value < least:
             raise ValueError(f"{key} is {value}; set it to {least} or more ({meaning}).")
+    exports, saves = config.export.every, config.checkpoint.every
+    if exports and saves and exports % saves:
+        raise ValueError(
+            f"export.every={exports} is no multiple of checkpoint.every={saves}: exports read checkpoints."
+        )
 
 
 def _starting_state(task: Task, config: Any, workdir: Path, checkpoints: Checkpoints) -> tuple[Any, int]:
@@ -82,15 +91,26 @@ def _starting_state(task: Task, config: Any, workdir: Path, checkpoints: Checkpo
     state = task.init(jax.random.key(config.seed))
     if config.init_from:
         source = Path(config.init_from).expanduser()
-        check_artifacts(task, source)
-        model, at = restore_model(source / "checkpoints", task.abstract_state().model)
+        if (source / "checkpoints").is_dir():
+            check_artifacts(task, source)
+            model, at = restore_model(source / "checkpoints", task.abstract_state().model)
+            log.info("parameters from step %d of %s", at, source)
+        else:
+            model = task.import_model(state.model, source)
+            log.info("parameters from %s", source)
         state = dataclasses.replace(state, model=model)
-        log.info("parameters from step %d of %s", at, source)
     return state, 0
 
 
 def _train(
-    task: Task, config: Any, checkpoints: Checkpoints, progress: Progress, stop: StopSignal, state: Any, step: int
+    task: Task,
+    config: Any,
+    checkpoints: Checkpoints,
+    exports: Exports,
+    progress: Progress,
+    stop: StopSignal,
+    state: Any,
+    step: int,
 ) -> tuple[Any, int]:
     """(state, step) at the end or where the run was asked to stop, its save under way."""
 
@@ -101,12 +121,17 @@ def _train(
             progress.heldout(step, task.evaluate(state))
 
     def save() -> None:
+        exports.wait()  # it reads a checkpoint that this save may make the oldest
         try:
             progress.flush()  # a checkpoint is never ahead of its metrics
         except OSError as error:
             checkpoints.failed(step, error)
         else:
             checkpoints.save(step, state)
+        if exports.due(step):
+            checkpoints.wait()
+            if step in saved_steps(checkpoints.folder):
+                exports.start(step)
 
     evaluate_if_due()
     restored, every = step, config.checkpoint.every

@@ -14,6 +14,16 @@ def refuse_changed(name: str, saved: Any, current: Any) -> None:
         raise ValueError(f"{name} differs from the one this run was trained with; use a new --workdir.")
 
 
+def no_import(model: Any, folder: Path) -> Any:
+    """The `Task.import_model` of tasks that start from workdirs only."""
+    raise ValueError(f"init_from={folder} is no workdir with checkpoints; name one.")
+
+
+def no_export(step: int, folder: Path) -> None:
+    """The `Task.export` of tasks that have none."""
+    raise ValueError("this task has no export: set export.every=0.")
+
+
 @dataclass(frozen=True)
 class Task:
     """Functions of one kind of training.
@@ -28,6 +38,8 @@ class Task:
     samples: (state, folder to write in, step) -> text to print at the end of the run.
     artifacts: file name in the workdir -> JSON that gives the checkpoint its meaning, such as vocabulary.json.
     write_files: workdir -> None; process 0 puts there what the artifacts refer to, such as a unit inventory.
+    import_model: (model, folder) -> the model with the parameters of a folder that is no workdir, for init_from.
+    export: (checkpoint step, folder to write) -> None; writes the model for other programs from that checkpoint.
     check_artifact: (file name, saved, current) -> None; raises ValueError naming what changed.
     tokens_per_step, flops_per_step: over all devices.
     """
@@ -43,4 +55,6 @@ class Task:
     samples: Callable[[Any, Path, int], str] = lambda state, folder, step: ""
     artifacts: Mapping[str, Any] = field(default_factory=dict)
     write_files: Callable[[Path], None] = lambda workdir: None
+    import_model: Callable[[Any, Path], Any] = no_import
+    export: Callable[[int, Path], None] = no_export
     check_artifact: Callable[[str, Any, Any], None] = refuse_changed

@@ -2,7 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from jaxslm.training.task import Task
 log = logging.getLogger(__name__)
 
 # These say how far, how often and on what the run goes, not what it computes.
-FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "mesh", "workers")
+FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "export", "mesh", "workers")
+PROVENANCE_FILE = "provenance.json"
 
 
 def prepare(workdir: str | Path) -> Path:
@@ -35,6 +39,26 @@ def write_json(path: Path, content: Any) -> None:
         new = path.with_name(f"{path.name}.new")
         new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         new.replace(path)
+
+
+def write_provenance(folder: Path, command: Sequence[str]) -> None:
+    """Notes what was run, with which version: `PROVENANCE_FILE`."""
+    versions = {name: metadata.version(name) for name in ("jaxslm", "jax", "flax", "optax")}
+    write_json(folder / PROVENANCE_FILE, {"command": shlex.join(command), "commit": _commit(), "versions": versions})
+
+
+def _commit() -> str:
+    """Of the checkout this runs from; '' if it is installed."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return ""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return asked.stdout.strip()
 
 
 def check_artifacts(task: Task, folder: Path) -> None:

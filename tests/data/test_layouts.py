@@ -7,6 +7,7 @@ from jaxslm.data.draws import draw_bits
 from jaxslm.data.layouts import LAYOUTS
 from jaxslm.data.spans import SpanLengths, draw_spans
 from jaxslm.data.token_index import EncodedUtterance
+from jaxslm.tokenizer import load_tokenizer
 from jaxslm.vocabulary import build_vocabulary
 from tests.test_vocabulary import LlamaTwoShape
 
@@ -38,6 +39,15 @@ def build(name, utterance=UTTERANCE, key=0, spans=SPANS):
 )
 def test_golden_ids(name, ids):
     assert flat(build(name)) == ids
+
+
+def test_golden_speech_alone():
+    """`<s>` units `</s>` of GSLM, TWIST and Slam: begin 1, end 2, units from 3 on, nothing else."""
+    vocabulary = build_vocabulary(load_tokenizer("none"), 500, "b" * 64)
+    layout = LAYOUTS["speech"].build
+    assert flat(layout(UTTERANCE, vocabulary, 0, SPANS)) == [1, 6, 10, 12, 203, 6, 2]
+    assert flat(layout(UTTERANCE._replace(complete=False), vocabulary, 0, SPANS)) == [1, 6, 10, 12, 203, 6]
+    assert {name for name in LAYOUTS if not LAYOUTS[name].needs_text} == {"speech"}
 
 
 def test_golden_interleaved():
@@ -113,12 +123,13 @@ def test_lengths_are_what_build_gives(corpus, name):
     layout = LAYOUTS[name]
     items = np.flatnonzero(layout.eligible(corpus.index))
     keys = draw_bits(7, 3, items)
-    lengths = layout.lengths(corpus.index, items, keys, SPANS)
-    built = [
-        len(flat(layout.build(corpus.index[i], corpus.vocabulary, key, SPANS)))
-        for i, key in zip(items, keys, strict=True)
-    ]
-    assert len(items) > 20 and lengths.tolist() == built
+    speech_alone = build_vocabulary(load_tokenizer("none"), corpus.units.size, corpus.units.sha256)
+    for vocabulary in (corpus.vocabulary,) if layout.needs_text else (corpus.vocabulary, speech_alone):
+        lengths = layout.lengths(corpus.index, vocabulary, items, keys, SPANS)
+        built = [
+            len(flat(layout.build(corpus.index[i], vocabulary, key, SPANS))) for i, key in zip(items, keys, strict=True)
+        ]
+        assert len(items) > 20 and lengths.tolist() == built
 
 
 def test_impossible_spans():

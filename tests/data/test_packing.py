@@ -8,13 +8,15 @@ import pytest
 
 from jaxslm.data.packing import PackedRows, pack
 from jaxslm.data.spans import SpanLengths
+from jaxslm.tokenizer import load_tokenizer
+from jaxslm.vocabulary import build_vocabulary
 
 CONTEXT = 256
 
 
 def rows_of(corpus, objective, **kwargs):
-    options = dict(objective_id=2, context_length=CONTEXT, seed=5, spans=SpanLengths())
-    return PackedRows(corpus.index, corpus.vocabulary, objective, **(options | kwargs))
+    options = dict(vocabulary=corpus.vocabulary, objective_id=2, context_length=CONTEXT, seed=5, spans=SpanLengths())
+    return PackedRows(corpus.index, objective=objective, **(options | kwargs))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,10 +58,11 @@ def test_rows_hold_whole_examples(corpus, objective):
         }
 
 
-@pytest.mark.parametrize("objective", ["text", "speech"])
-def test_long_documents_are_cut_and_nothing_is_lost(corpus, objective):
+@pytest.mark.parametrize(("objective", "tokenizer"), [("text", "byte"), ("speech", "byte"), ("speech", "none")])
+def test_long_documents_are_cut_and_nothing_is_lost(corpus, objective, tokenizer):
     """All ids of an epoch, markers taken away, are the ids of the corpus."""
-    rows = rows_of(corpus, objective, context_length=64)
+    vocabulary = build_vocabulary(load_tokenizer(tokenizer), corpus.units.size, corpus.units.sha256)
+    rows = rows_of(corpus, objective, vocabulary=vocabulary, context_length=64)
     plan = rows.epoch(0)
     kind = {"text": "text", "speech": "speech"}[objective]
     seen = collections.Counter()
@@ -67,9 +70,9 @@ def test_long_documents_are_cut_and_nothing_is_lost(corpus, objective):
     for k in range(len(plan.row_order)):
         for segments in rows.segments(k):
             seen.update(i for s in segments if s.modality == kind for i in np.asarray(s.ids).tolist())
-            ends += segments[-1].modality == "marker" and segments[-1].ids[0] == corpus.vocabulary.eos_id
+            ends += segments[-1].modality == "marker" and segments[-1].ids[0] == vocabulary.eos_id
     items = np.flatnonzero(~np.asarray(corpus.index.heldout) & rows.layout.eligible(corpus.index))
-    offset = corpus.vocabulary.block("units").first if objective == "speech" else 0
+    offset = vocabulary.block("units").first if objective == "speech" else 0
     whole = collections.Counter()
     for i in items:
         encoded = corpus.index[i]

@@ -58,6 +58,15 @@ def test_edges_by_hand(tmp_path):
     assert index[0].text_edges.tolist() == [0, 2, 4] and index[0].unit_edges is None
 
 
+def test_without_a_tokenizer_there_are_units_alone(corpus):
+    records = corpus.folder / "records"
+    index = build_token_index(records, load_tokenizer("none"), corpus.units, corpus.folder, progress=False)
+    assert index.folder != corpus.index.folder and len(index) == len(corpus.index)
+    np.testing.assert_array_equal(index.unit_ids, corpus.index.unit_ids)
+    np.testing.assert_array_equal(index.n_units, corpus.index.n_units)
+    assert not index.n_text.any() and not index.n_words.any() and not index.aligned.any()
+
+
 def test_pickles_as_a_path_and_is_reused(corpus):
     copy = pickle.loads(pickle.dumps(corpus.index))
     assert isinstance(copy, TokenIndex) and isinstance(copy.text_ids, np.memmap)

@@ -21,7 +21,9 @@ def run(command: str, *arguments: object, check: bool = True) -> subprocess.Comp
     return done
 
 
-def train(workdir: Path, cache: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
-    """A run of configs/spiritlm_7b.py:tiny, smaller still."""
-    given = ["--config=configs/spiritlm_7b.py:tiny", f"--workdir={workdir}", f"--config.data.cache={cache}", *SMALL]
+def train(
+    workdir: Path, cache: Path, *arguments: object, recipe: str = "spiritlm_7b", check: bool = True
+) -> subprocess.CompletedProcess:
+    """A run of configs/RECIPE.py:tiny, smaller still."""
+    given = [f"--config=configs/{recipe}.py:tiny", f"--workdir={workdir}", f"--config.data.cache={cache}", *SMALL]
     return run("train.py", *given, *arguments, check=check)

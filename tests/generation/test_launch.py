@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from jaxslm.models.decoder import Decoder, DecoderConfig
-from jaxslm.tasks.speech_text_lm import load_vocabulary
+from jaxslm.tasks.export import load_vocabulary
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.training.checkpoint import Checkpoints, restore_model
 from jaxslm.units.inventory import UnitInventory

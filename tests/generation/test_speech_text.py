@@ -37,6 +37,14 @@ def test_prompts(given, to, expected):
     assert speech_text.prompt_ids(VOCABULARY, TOKENIZER, to=to, **given) == expected
 
 
+def test_a_model_of_speech_alone_only_continues_speech():
+    vocabulary = build_vocabulary(load_tokenizer("none"), 20, INVENTORY.sha256)
+    assert speech_text.prompt_ids(vocabulary, load_tokenizer("none"), units=[0, 19, 5], to="speech") == (1, 3, 22, 8)
+    for given in ({"units": [1], "to": "text"}, {"text": "a", "to": "speech"}):
+        with pytest.raises(ValueError, match="data.tokenizer='none'.*--to=speech"):
+            speech_text.prompt_ids(vocabulary, load_tokenizer("none"), **given)
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

@@ -77,6 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
             init_from="",
             checkpoint=dict(every=5, keep=2),
             eval=dict(every=7),
+            export=dict(every=0),
             mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1),
             optimizer=dict(
                 peak_lr=0.02,

@@ -1,0 +1,149 @@
+"""Writes a folder that stock transformers loads, with nothing of jaxslm installed.
+
+The folder has its final name only when all of it is there: until then it is called NAME.incomplete and has no
+config.json, so nothing takes half a model for one.
+"""
+
+import contextlib
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxslm.hf.architectures import ARCHITECTURES, Architecture, architecture_of, write_config
+from jaxslm.hf.tensors import TensorWriter
+from jaxslm.models.decoder import DecoderConfig
+from jaxslm.vocabulary import Vocabulary
+
+
+class Array(Protocol):
+    """A parameter of ours, somewhere; see training/stored.py."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, index: Any) -> np.ndarray: ...
+
+    def pieces(self, axis: int, stop: int | None = None) -> Iterator[slice]: ...
+
+
+@contextlib.contextmanager
+def finished_folder(out: Path) -> Iterator[Path]:
+    """A folder OUT.incomplete to write into; it becomes OUT at the end. Left as it is if anything fails.
+
+    Raises ValueError if OUT is there already and not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: remove it, or write to another folder")
+    unfinished = out.with_name(f"{out.name}.incomplete")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    if out.exists():
+        out.rmdir()
+    unfinished.rename(out)
+
+
+def export_architecture(config: DecoderConfig, base: Mapping[str, Any]) -> Architecture:
+    """The family of the config.json the training started from if the model still is of it, else the one that fits."""
+    fitting = architecture_of(config)
+    named = ARCHITECTURES.get(base.get("model_type"))
+    return named if named is not None and {named.model_type, fitting.model_type} <= {"llama", "mistral"} else fitting
+
+
+def write_weights(
+    folder: Path,
+    arrays: Mapping[str, Array],
+    config: DecoderConfig,
+    architecture: Architecture,
+    *,
+    n_rows: int,
+    dtype: str,
+    max_file_bytes: int,
+    progress: Callable[[int], None] = lambda n_bytes: None,
+) -> int:
+    """Writes model*.safetensors tensor by tensor; returns the bytes of all weights.
+
+    Embedding and head keep their first `n_rows` rows: what pads them for the mesh is left out. No more than a few
+    chunks of one array are in memory. `progress` gets the bytes written since its last call.
+    """
+    names = architecture.tensors(config)
+    stacked = {ours: theirs for ours, theirs in names.items() if "{}" in theirs}
+    shapes = {}
+    for ours in ("embedding/weight", "norm/scale", "head/weight"):
+        if ours in names:
+            shapes[names[ours]] = _their_shape(ours, arrays[ours].shape, n_rows)
+    for layer in range(config.n_layers):
+        for ours, theirs in stacked.items():
+            shapes[theirs.format(layer)] = _their_shape(ours, arrays[ours].shape[1:], n_rows)
+    cpu = jax.local_devices(backend="cpu")[0]  # XLA turns and casts on all cores what numpy would on one
+    with TensorWriter(folder, shapes, dtype, max_file_bytes) as writer, jax.default_device(cpu):
+        convert = functools.partial(_convert, dtype=writer.dtype)
+        for ours, theirs in names.items():
+            array, offset = arrays[ours], architecture.norm_offset if ours.endswith("/scale") else 0.0
+            if ours in stacked:
+                for piece in array.pieces(0):
+                    values = np.asarray(convert(array[piece], offset, turn=len(array.shape) == 3))
+                    for layer, value in enumerate(values, piece.start):
+                        progress(writer.write(theirs.format(layer), value))
+            elif ours == "head/weight":
+                for piece in array.pieces(1, n_rows):
+                    progress(writer.write(theirs, np.asarray(convert(array[:, piece], offset, turn=True)), piece.start))
+            else:
+                for piece in array.pieces(0, n_rows if ours == "embedding/weight" else None):
+                    progress(writer.write(theirs, np.asarray(convert(array[piece], offset, turn=False)), piece.start))
+    return writer.total_bytes
+
+
+@functools.partial(jax.jit, static_argnames=("turn", "dtype"))
+def _convert(array: jax.Array, offset: float, *, turn: bool, dtype: np.dtype) -> jax.Array:
+    """From our parameter, [..., in, out] or [..., out], to theirs."""
+    array = array - offset
+    return (array.swapaxes(-1, -2) if turn else array).astype(dtype)
+
+
+def _their_shape(ours: str, shape: tuple[int, ...], n_rows: int) -> tuple[int, ...]:
+    if ours == "embedding/weight":
+        return n_rows, shape[1]
+    if ours == "head/weight":
+        return n_rows, shape[0]
+    return tuple(reversed(shape))
+
+
+def write_configs(
+    folder: Path,
+    config: DecoderConfig,
+    architecture: Architecture,
+    vocabulary: Vocabulary,
+    *,
+    base: Mapping[str, Any],
+    generation: Mapping[str, Any],
+    dtype: str,
+    context_length: int,
+    pad_id: int | None,
+) -> None:
+    """generation_config.json and, last of all, config.json. `generation`: temperature, top_p and their like."""
+    stop_ids = sorted({vocabulary.eos_id, *_ids(base.get("eos_token_id"), vocabulary.text_size)})
+    special = {"bos_token_id": vocabulary.bos_id, "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids}
+    if pad_id is not None:
+        special["pad_token_id"] = pad_id
+    ours = write_config(architecture, config, base) | special
+    ours["vocab_size"] = vocabulary.size
+    ours["max_position_embeddings"] = max(context_length, base.get("max_position_embeddings") or 0)
+    ours["torch_dtype"] = dtype
+    sampling = {"do_sample": generation.get("temperature", 0) > 0} | {k: v for k, v in generation.items() if v}
+    _write_json(folder / "generation_config.json", special | sampling)
+    _write_json(folder / "config.json", ours)
+
+
+def _ids(value: Any, below: int) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, int) and v < below]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

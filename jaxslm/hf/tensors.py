@@ -1,0 +1,177 @@
+"""Tensors of a model folder in safetensors files: read piece by piece, written one after another.
+
+https://github.com/huggingface/safetensors: eight bytes of header length, a JSON header, then the tensors end to end.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ml_dtypes  # registers bfloat16 with numpy
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+INDEX = "model.safetensors.index.json"
+SINGLE = ("model.safetensors", "consolidated.safetensors")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+DTYPES = {
+    "float32": ("F32", np.dtype(np.float32)),
+    "bfloat16": ("BF16", np.dtype(ml_dtypes.bfloat16)),
+    "float16": ("F16", np.dtype(np.float16)),
+}
+READABLE = dict(DTYPES.values()) | {"F64": np.dtype(np.float64)}
+HEADER_MULTIPLE = 8  # tensors begin at multiples of it, as the format's own writer has it
+
+
+class TensorFolder:
+    """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._files = {}
+        self._where: dict[str, str] = {}
+        for file in self._file_names():
+            try:
+                self._files[file] = safe_open(folder / file, framework="np")
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{folder / file} is truncated or damaged ({error}): copy it again") from error
+            for name in self._files[file].keys():  # noqa: SIM118, not a dict
+                if name in self._where:
+                    raise ValueError(
+                        f"{folder}: {name} is both in {self._where[name]} and in {file}; remove one of them"
+                    )
+                self._where[name] = file
+
+    def _file_names(self) -> list[str]:
+        index = self.folder / INDEX
+        if index.exists():
+            try:
+                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise ValueError(f"{index} is damaged ({error!r}): copy it again") from error
+            for name in names:
+                if Path(name).name != name:
+                    raise ValueError(f"{index} names {name!r}, which is not a file of its folder: refused")
+                if not (self.folder / name).is_file():
+                    raise ValueError(f"{index} names {name}, which is not there: copy the missing file")
+            return names
+        for name in SINGLE:
+            if (self.folder / name).is_file():
+                return [name]
+        if pickled := sorted(path.name for pattern in PICKLES for path in self.folder.glob(pattern)):
+            raise ValueError(
+                f"{self.folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
+                'refused. Convert them where you trust them: python -c "from transformers import '
+                f"AutoModelForCausalLM as M; M.from_pretrained('{self.folder}').save_pretrained('NEW_FOLDER')\""
+            )
+        raise ValueError(f"{self.folder} has no {SINGLE[0]} and no {INDEX}: copy the weights there")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def names(self) -> list[str]:
+        return list(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> np.dtype:
+        """Raises ValueError naming the tensor if it is not of floats."""
+        return READABLE[self._slice(name).get_dtype()]
+
+    def read(self, name: str, index: Sequence[slice]) -> np.ndarray:
+        """`tensor[index]` as it is stored; only these bytes are read."""
+        try:
+            return np.asarray(self._slice(name)[tuple(index)])
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{self.folder / self._where[name]}: {name} cannot be read ({error}): copy it again"
+            ) from error
+
+    def where(self, name: str) -> Path:
+        """The file that has the tensor."""
+        return self.folder / self._where[name]
+
+    def _slice(self, name: str):
+        part = self._files[self._where[name]].get_slice(name)
+        if part.get_dtype() not in READABLE:
+            raise ValueError(
+                f"{self.folder / self._where[name]}: {name} is stored as {part.get_dtype()}: quantised weights are not "
+                "read; use the model in bfloat16, float16 or float32"
+            )
+        return part
+
+
+def plan_files(shapes: Mapping[str, Sequence[int]], dtype: str, max_bytes: int) -> dict[str, list[str]]:
+    """Which tensors go into which file, in order: each file as full as `max_bytes` allows."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, shape in shapes.items():
+        n_bytes = int(np.prod(shape)) * DTYPES[dtype][1].itemsize
+        if groups[-1] and size + n_bytes > max_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += n_bytes
+    if len(groups) == 1:
+        return {SINGLE[0]: groups[0]}
+    return {f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups)}
+
+
+class TensorWriter:
+    """Writes tensors of known shapes in any order, in pieces: memory is that of the piece at hand."""
+
+    def __init__(self, folder: Path, shapes: Mapping[str, Sequence[int]], dtype: str, max_bytes: int):
+        self._code, self.dtype = DTYPES[dtype]
+        self._shapes = shapes
+        self.total_bytes = sum(int(np.prod(shape)) for shape in shapes.values()) * self.dtype.itemsize
+        if (free := shutil.disk_usage(folder).free) < self.total_bytes:
+            raise OSError(
+                f"{folder}: the model takes {self.total_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: make "
+                "room, or write it elsewhere"
+            )
+        self._places: dict[str, tuple] = {}
+        self._left = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+        with contextlib.ExitStack() as stack:
+            plan = plan_files(shapes, dtype, max_bytes)
+            for file, names in plan.items():
+                handle = stack.enter_context(open(folder / file, "wb"))
+                self._begin(handle, names)
+            self._stack = stack.pop_all()
+        if len(plan) > 1:
+            weight_map = {name: file for file, names in plan.items() for name in names}
+            index = {"metadata": {"total_size": self.total_bytes}, "weight_map": weight_map}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _begin(self, handle, names: Sequence[str]) -> None:
+        header: dict = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in names:
+            stop = offset + self._left[name] * self.dtype.itemsize
+            header[name] = {"dtype": self._code, "shape": list(self._shapes[name]), "data_offsets": [offset, stop]}
+            offset = stop
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % HEADER_MULTIPLE)
+        handle.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            self._places[name] = (handle, 8 + len(text) + header[name]["data_offsets"][0])
+
+    def write(self, name: str, rows: np.ndarray, first: int = 0) -> int:
+        """Puts `rows` (any float dtype) at `tensor[first:first + len(rows)]`; returns their bytes in the file."""
+        assert rows.shape[1:] == tuple(self._shapes[name][1:]), (name, rows.shape, self._shapes[name])
+        handle, offset = self._places[name]
+        row_bytes = int(np.prod(rows.shape[1:])) * self.dtype.itemsize
+        handle.seek(offset + first * row_bytes)
+        handle.write(np.ascontiguousarray(rows, dtype=self.dtype).reshape(-1).view(np.uint8))
+        self._left[name] -= rows.size
+        return rows.size * self.dtype.itemsize
+
+    def __enter__(self) -> "TensorWriter":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._stack.close()
+        missing = [name for name, left in self._left.items() if left]
+        assert kind is not None or not missing, f"never written whole: {missing}"

@@ -1,0 +1,174 @@
+"""A run of speech_text_lm as a Hugging Face model folder: weights, tokenizer, unit inventory, model card."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jaxslm.hf.export import export_architecture, finished_folder, write_configs, write_weights
+from jaxslm.hf.tensors import DTYPES
+from jaxslm.hf.tokenizer_files import write_tokenizer
+from jaxslm.models.decoder import DecoderConfig
+from jaxslm.tasks.base import load_run_tokenizer, read_base_config
+from jaxslm.tasks.card import model_card
+from jaxslm.tokenizer import FastTokenizer
+from jaxslm.training.checkpoint import CheckpointError, damage, saved_steps
+from jaxslm.training.stored import open_model
+from jaxslm.training.workdir import PROVENANCE_FILE
+from jaxslm.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+VOCABULARY_FILE = "vocabulary.json"
+UNITS = "units"
+EXPORT_FILE = "jaxslm.json"
+SIDE_CAR = "speech_tokenizer"
+MAX_FILE_GB = 5.0
+
+
+def load_vocabulary(workdir: Path) -> Vocabulary:
+    return Vocabulary.from_json(json.loads((workdir / VOCABULARY_FILE).read_text()))
+
+
+def newest_step(checkpoints: Path, step: int | None = None) -> int:
+    """The newest unharmed checkpoint, or `step` if it is one. Raises CheckpointError."""
+    for candidate in saved_steps(checkpoints) if step is None else [step]:
+        if not damage(checkpoints / str(candidate), "model"):
+            return candidate
+    raise CheckpointError(
+        f"{checkpoints} holds no unharmed checkpoint{'' if step is None else f' {step}'}; train first"
+    )
+
+
+def exported_step(folder: Path) -> int:
+    """The step a folder was exported from. Raises ValueError if it is no finished export of ours."""
+    path = folder / EXPORT_FILE
+    if not (folder / "config.json").exists() or not path.exists():
+        raise ValueError(
+            f"{folder} is no finished export (no config.json or no {EXPORT_FILE}); remove it and export again"
+        )
+    return json.loads(path.read_text())["step"]
+
+
+def export_run(
+    workdir: Path,
+    config: ConfigDict,
+    out: Path,
+    *,
+    step: int | None = None,
+    dtype: str = "bfloat16",
+    max_file_gb: float = MAX_FILE_GB,
+    progress: bool = True,
+) -> int:
+    """Writes checkpoint `step` (default: the newest) of `workdir` to the folder `out`; returns the step.
+
+    The checkpoint is read and written array by array: memory is that of the largest chunk. Raises ValueError (`out` is
+    there already, a wrong dtype), CheckpointError (nothing to export), OSError (no room; `out`.incomplete remains).
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
+    step = newest_step(workdir / "checkpoints", step)
+    vocabulary = load_vocabulary(workdir)
+    tokenizer, source = load_run_tokenizer(workdir, config.data.tokenizer)
+    model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
+    base = read_base_config(workdir)
+    architecture = export_architecture(model_config, base)
+    if architecture.model_type == "qwen2" and not isinstance(tokenizer, FastTokenizer):
+        log.warning(
+            "transformers 5 puts Qwen's own tokenizer in place of this one where config.json says qwen2: load it with "
+            "PreTrainedTokenizerFast.from_pretrained, not with AutoTokenizer"
+        )
+    arrays = open_model(workdir / "checkpoints" / str(step))
+    with finished_folder(out) as folder:
+        with tqdm(unit="B", unit_scale=True, desc="weights", disable=not progress) as bar:
+            n_bytes = write_weights(
+                folder,
+                arrays,
+                model_config,
+                architecture,
+                n_rows=vocabulary.size,
+                dtype=dtype,
+                max_file_bytes=int(max_file_gb * 1e9),
+                progress=bar.update,
+            )
+        write_tokenizer(folder, tokenizer, vocabulary, source=source)
+        shutil.copytree(workdir / UNITS, folder / SIDE_CAR)
+        _write_side_car(folder / SIDE_CAR, vocabulary)
+        shutil.copyfile(workdir / "config.json", folder / "training_config.json")
+        (folder / EXPORT_FILE).write_text(json.dumps({"step": step, "dtype": dtype}) + "\n")
+        if (workdir / "base" / "LICENSE").exists():
+            shutil.copyfile(workdir / "base" / "LICENSE", folder / "LICENSE")
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        card = model_card(
+            config=config,
+            vocabulary=vocabulary,
+            step=step,
+            provenance=_read(workdir / PROVENANCE_FILE),
+            metrics=_metrics_at(workdir / "metrics.jsonl", step),
+            license=_license(workdir / "base"),
+            dtype=dtype,
+            parameters=n_bytes // DTYPES[dtype][1].itemsize,
+            inventory=json.loads((folder / SIDE_CAR / "inventory.json").read_text()),
+            bos=_token(settings["bos_token"]),
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_configs(
+            folder,
+            model_config,
+            architecture,
+            vocabulary,
+            base=base,
+            generation={name: config.samples.get(name) for name in ("temperature", "top_p", "top_k")},
+            dtype=dtype,
+            context_length=config.data.context_length,
+            pad_id=_token_id(folder, settings.get("pad_token")),
+        )
+    return step
+
+
+def _token(value: Any) -> str:
+    """A token of tokenizer_config.json, which has it bare or with its properties."""
+    return value["content"] if isinstance(value, dict) else value or ""
+
+
+def _token_id(folder: Path, value: Any) -> int | None:
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return tokenizer.token_to_id(_token(value)) if value else None
+
+
+def _write_side_car(folder: Path, vocabulary) -> None:
+    """How the units of the inventory are called in the tokenizer."""
+    units = vocabulary.block("units")
+    ids = {"unit_token_pattern": units.pattern, "first_unit_id": units.first, "n_units": units.size}
+    ids |= {"unit_inventory_sha256": vocabulary.unit_inventory_sha256}
+    (folder / "units.json").write_text(json.dumps(ids, indent=2) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _metrics_at(path: Path, step: int) -> Mapping[str, float]:
+    """The newest held-out and training figures up to `step`."""
+    figures: dict[str, float] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            if row["step"] > step:
+                break
+            figures |= {name: value for name, value in row.items() if "loss" in name and isinstance(value, float)}
+    return figures
+
+
+def _license(base: Path) -> str:
+    """What the card of the base model says, '' if there is none."""
+    path = base / "README.md"
+    found = re.search(r"^license:\s*(\S+)", path.read_text(errors="replace"), re.M) if path.exists() else None
+    return found.group(1) if found else ""

@@ -1,0 +1,192 @@
+"""Compares an exported folder, as stock transformers loads it, with the run it came from.
+
+Both compute in float32 with the exported weights, so what differs is the computation, not the rounding of the export.
+Shape suffixes: B batch, T time, V vocabulary, N new tokens.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxslm.generation.sampler import Sampling, generate
+from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.tasks.export import load_vocabulary
+from jaxslm.training.checkpoint import restore_model
+from jaxslm.vocabulary import Vocabulary
+
+TOLERANCE = 1e-3  # of a logit, in float32
+# Some inputs (ids never seen in training) are so ill-conditioned that transformers itself, in float32, is further than
+# TOLERANCE from transformers in float64. There, this many times that distance is allowed.
+OWN_ERRORS = 10
+NEW_TOKENS = 64
+LONG = 2048  # longest row that is compared
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compared. `differences`: largest difference of a logit, by input. `own_errors`: that of transformers in
+    float32 from itself in float64, where it was needed. `problems`: what is not equal."""
+
+    differences: Mapping[str, float]
+    own_errors: Mapping[str, float]
+    greedy_tokens: int
+    round_trips: int
+    problems: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [
+            f"  logits, {name:<28} {value:.2e}"
+            + (f"  (float32 itself: {self.own_errors[name]:.2e})" if name in self.own_errors else "")
+            for name, value in self.differences.items()
+        ]
+        lines.append(f"  greedy tokens alike{'':<16} {self.greedy_tokens}")
+        lines.append(f"  added tokens there and back{'':<8} {self.round_trips}")
+        largest = max(self.differences.values())
+        verdict = "equal" if self.equal else "NOT equal:\n  " + "\n  ".join(self.problems)
+        return "\n".join([*lines, f"largest difference {largest:.2e} ({TOLERANCE:g} is allowed): {verdict}"])
+
+
+def verify_export(workdir: Path, config: ConfigDict, folder: Path, step: int) -> Report:
+    """Loads both and compares. Raises ValueError if transformers or torch is missing."""
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise ValueError(f"--verify needs torch and transformers ({error}): pip install -e '.[hf]'") from error
+    vocabulary = load_vocabulary(workdir)
+    dtype = json.loads((folder / "config.json").read_text())["torch_dtype"]
+    model = _our_model(workdir, config, vocabulary, step, dtype)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    problems = []
+    if theirs.config.vocab_size != vocabulary.size or len(tokenizer) != vocabulary.size:
+        problems.append(
+            f"ids: {vocabulary.size} in the run, {theirs.config.vocab_size} rows and {len(tokenizer)} tokens exported"
+        )
+    inputs = hard_inputs(vocabulary, min(LONG, theirs.config.max_position_embeddings))
+    differences, own_errors, expected = {}, {}, {}
+    for name, tokens_BxT in inputs.items():
+        expected[name] = _their_logits(theirs, tokens_BxT)
+        logits = np.asarray(_logits(model, tokens_BxT))[..., : vocabulary.size]
+        differences[name] = _largest(logits, expected[name])
+    if suspects := [name for name, difference in differences.items() if not difference <= TOLERANCE]:
+        exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, local_files_only=True).eval()
+        own_errors = {name: _largest(_their_logits(exact, inputs[name]), expected[name]) for name in suspects}
+    for name, own_error in own_errors.items():
+        if not differences[name] <= max(TOLERANCE, OWN_ERRORS * own_error):
+            problems.append(f"logits of {name} differ by {differences[name]:.2e}")
+    greedy, problem = _compare_greedy(model, theirs, vocabulary, inputs["mixed modalities"][:, :32])
+    problems += problem
+    trips, problem = _round_trips(tokenizer, vocabulary)
+    return Report(differences, own_errors, greedy, trips, tuple(problems + problem))
+
+
+def _their_logits(model, tokens_BxT: np.ndarray) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return model(torch.from_numpy(tokens_BxT)).logits.numpy()
+
+
+def _largest(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max()) if a.shape == b.shape else float("inf")
+
+
+def _our_model(workdir: Path, config: ConfigDict, vocabulary: Vocabulary, step: int, dtype: str) -> Decoder:
+    """The run's model in float32, its weights rounded as the export's are."""
+    model_config = DecoderConfig(
+        vocab_size=vocabulary.padded_size, **{**config.model, "dtype": "float32", "remat": "none"}
+    )
+    abstract = jax.eval_shape(functools.partial(Decoder, model_config), jax.random.key(0))
+    model, _ = restore_model(workdir / "checkpoints", abstract, step)
+    return jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), model)
+
+
+def hard_inputs(vocabulary: Vocabulary, longest: int) -> dict[str, np.ndarray]:
+    """int64 [B, T] by name: random ids of each block and of all, modalities that alternate, and one long row."""
+    rng = np.random.default_rng(0)
+    length = min(128, longest)
+    inputs = {
+        f"random {block.name} ids": rng.integers(block.first, block.stop, (2, length)) for block in vocabulary.blocks
+    }
+    inputs["random ids of every block"] = rng.integers(0, vocabulary.size, (4, length))
+    spans = [
+        [vocabulary.bos_id]
+        + [int(i) for _ in range(length) for block in vocabulary.blocks for i in _span(rng, block)][: length - 1]
+        for _ in range(2)
+    ]
+    inputs["mixed modalities"] = np.array(spans)
+    inputs[f"a row of {longest}"] = rng.integers(0, vocabulary.size, (1, longest))
+    return inputs
+
+
+def _span(rng: np.random.Generator, block) -> np.ndarray:
+    """A marker, or some ids of a modality."""
+    return rng.integers(block.first, block.stop, 1 if block.name in ("markers", "tasks") else rng.integers(3, 12))
+
+
+@jax.jit
+def _logits(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
+    positions_BxT = jnp.broadcast_to(jnp.arange(tokens_BxT.shape[1]), tokens_BxT.shape)
+    hidden = model(tokens_BxT, positions_BxT=positions_BxT, segment_ids_BxT=jnp.ones_like(positions_BxT))
+    return model.logits(hidden)
+
+
+def _compare_greedy(model: Decoder, theirs, vocabulary: Vocabulary, prompt_BxT: np.ndarray) -> tuple[int, list[str]]:
+    """(tokens alike, problems): NEW_TOKENS greedy tokens here and there, from the same prompts.
+
+    A difference where their two best logits are closer than TOLERANCE is a tie that rounding decides; the rest of that
+    row is not compared.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    allowed_V = np.arange(vocabulary.padded_size) < vocabulary.size
+    sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=0.0, top_p=1.0)
+    mask = np.ones_like(prompt_BxT)
+    ours_BxN, _ = generate(model, prompt_BxT, mask, jax.random.key(0), sampling, allowed_V=allowed_V, stop_ids=())
+    how = GenerationConfig(
+        max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True, output_logits=True, pad_token_id=0
+    )
+    theirs.generation_config = how  # not the exported one, which samples and stops
+    with torch.inference_mode():
+        out = theirs.generate(
+            torch.from_numpy(prompt_BxT), attention_mask=torch.ones(prompt_BxT.shape), generation_config=how
+        )
+    theirs_BxN = out.sequences[:, prompt_BxT.shape[1] :].numpy()
+    logits_NxBxV = torch.stack(out.logits).float().numpy()
+    alike, problems = 0, []
+    for row, (ours_N, theirs_N) in enumerate(zip(ours_BxN, theirs_BxN, strict=True)):
+        different = np.flatnonzero(ours_N != theirs_N)
+        alike += int(different[0]) if len(different) else len(ours_N)
+        if len(different):
+            second, best = np.sort(logits_NxBxV[different[0], row])[-2:]
+            if best - second > TOLERANCE:
+                at = different[0]
+                problems.append(f"greedy token {at} of row {row}: {ours_N[at]} here, {theirs_N[at]} in transformers")
+    return alike, problems
+
+
+def _round_trips(tokenizer, vocabulary: Vocabulary) -> tuple[int, list[str]]:
+    """(tokens tried, problems): every added token to its one id and back, alone and in a row of all."""
+    added = [(b.first + i, b.token(i)) for b in vocabulary.blocks if b.name != "text" for i in range(b.size)]
+    problems = []
+    for token_id, token in added:
+        ids = tokenizer.encode(token, add_special_tokens=False)
+        if ids != [token_id] or tokenizer.decode(ids) != token:
+            problems.append(f"{token} is {token_id} in the run and {ids} = {tokenizer.decode(ids)!r} in the export")
+    everything = tokenizer.encode("".join(token for _, token in added), add_special_tokens=False)
+    if everything != [token_id for token_id, _ in added]:
+        problems.append("all added tokens in a row are not their ids in a row")
+    return len(added), problems[:5]
