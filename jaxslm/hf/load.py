@@ -195,9 +195,8 @@ def _parameter(folder: TensorFolder, name: str, old: jax.Array, convert: Callabl
         return out
 
     stored = jax.make_array_from_callback(shape, sharding, shard)
-    new, finite = jax.jit(lambda x: (convert(x), jnp.isfinite(x).all()), out_shardings=(result_sharding, None))(stored)
-    _check_finite(folder, name, finite, lambda: stored)
-    return new
+    _check_finite(folder, name, stored)
+    return jax.jit(convert, out_shardings=result_sharding)(stored)
 
 
 def _turned(array: jax.Array) -> Any:
@@ -210,13 +209,17 @@ def _turned(array: jax.Array) -> Any:
     return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec))
 
 
-def _check_finite(folder: TensorFolder, name: str, finite: jax.Array, stored: Callable[[], jax.Array]) -> None:
+@jax.jit
+def _finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
+
+
+def _check_finite(folder: TensorFolder, name: str, stored: jax.Array) -> None:
     """Raises ValueError naming the tensor if it has NaN or infinite values."""
-    if finite:
+    if _finite(stored):
         return
     if "{}" in name:
-        array = stored()
-        broken = ~jnp.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        broken = ~jnp.isfinite(stored).all(axis=tuple(range(1, stored.ndim)))
         name = name.format(int(broken.argmax()))
     raise ValueError(
         f"{folder.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; use "
@@ -237,6 +240,8 @@ def _table(
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         start, stop, _ = index[0].indices(padded)
+        if stop <= n_rows:
+            return folder.read(name, (slice(start, stop), index[1]))
         out = np.zeros((stop - start, len(range(*index[1].indices(shape[1])))), folder.dtype(name))
         if start < n_rows:
             stop = min(stop, n_rows)
@@ -245,17 +250,15 @@ def _table(
 
     sharding = _turned(old) if transposed else old.sharding
     stored = jax.make_array_from_callback((padded, shape[1]), sharding, part)
-    extend = functools.partial(_extend, n_rows=n_rows, text_size=text_size, size=size, new_rows=new_rows)
-    extend = jax.jit(functools.partial(extend, transposed=transposed), out_shardings=(old.sharding, None))
-    new, finite = extend(stored, old, jax.random.fold_in(key, int(transposed)))
-    old.delete()
-    _check_finite(folder, name, finite, lambda: stored)
-    return new
+    _check_finite(folder, name, stored)
+    options = dict(n_rows=n_rows, text_size=text_size, size=size, new_rows=new_rows, transposed=transposed)
+    extend = jax.jit(functools.partial(_extend, **options), out_shardings=old.sharding, donate_argnums=0)
+    return extend(old, stored, jax.random.fold_in(key, int(transposed)))
 
 
 def _extend(
-    stored_PxD: jax.Array,
     old: jax.Array,
+    stored_PxD: jax.Array,
     key: jax.Array,
     *,
     n_rows: int,
@@ -263,17 +266,16 @@ def _extend(
     size: int,
     new_rows: str,
     transposed: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """(`old` with its first `text_size` rows from theirs and those up to `size` by `new_rows`, whether theirs are
-    finite)."""
+) -> jax.Array:
+    """`old` with its first `text_size` rows from theirs and those up to `size` by `new_rows`."""
     table_VxD = old.T if transposed else old
-    known_PxD = stored_PxD[:n_rows].astype(jnp.float32)
     if new_rows != "random":
+        known_PxD = stored_PxD[:n_rows].astype(jnp.float32)
         mean_D = known_PxD.mean(axis=0)
         new = jnp.broadcast_to(mean_D, (size - text_size, len(mean_D)))
         if new_rows == "mean_noise":  # sums of centred rows with normal factors have their covariance
             factors = jax.random.normal(key, (size - text_size, n_rows)) * jnp.sqrt(NOISE / n_rows)
             new = new + factors @ (known_PxD - mean_D)
         table_VxD = jax.lax.dynamic_update_slice(table_VxD, new, (text_size, 0))
-    table_VxD = jax.lax.dynamic_update_slice(table_VxD, known_PxD[:text_size], (0, 0))
-    return table_VxD.T if transposed else table_VxD, jnp.isfinite(stored_PxD).all()
+    table_VxD = jax.lax.dynamic_update_slice(table_VxD, stored_PxD[:text_size].astype(jnp.float32), (0, 0))
+    return table_VxD.T if transposed else table_VxD
