@@ -78,6 +78,7 @@ def speech_text_lm() -> ConfigDict:
 def textless(config: ConfigDict) -> None:
     """Speech alone: the vocabulary is `<pad> <s> </s>` and the units, a sequence `<s>` units `</s>`."""
     config.data.tokenizer = "none"
+    config.new_rows = "random"  # as in TWIST: the table of the text LM is replaced
     config.data.mixture.update(text=0.0, speech=1.0, interleaved=0.0, asr=0.0, tts=0.0)
 
 

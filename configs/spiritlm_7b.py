@@ -13,6 +13,7 @@ def get_config(arg: str = ""):
     config = common.speech_text_lm()
     config.steps = 100_000
     config.log_every = 10
+    config.init_from = "data/llama-2-7b"  # a Hugging Face folder; its tokenizer serves, too
     config.new_rows = "random"
     config.checkpoint.every = 1000
     config.eval.update(every=5000, batches=16)

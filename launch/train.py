@@ -40,8 +40,9 @@ def main() -> None:
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
+        task = TASKS[config.task](config, folder)
         workdir.write_provenance(folder, ["python", *sys.argv])
-        loop.run(TASKS[config.task](config, folder), config, folder)
+        loop.run(task, config, folder)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
         message = str(error) or type(error).__name__
         sys.exit(f"{_details(traceback.format_exc())}\nerror: {message.splitlines()[0]}")

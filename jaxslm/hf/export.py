@@ -80,7 +80,10 @@ def write_weights(
     for layer in range(config.n_layers):
         for ours, theirs in stacked.items():
             shapes[theirs.format(layer)] = _their_shape(ours, arrays[ours].shape[1:], n_rows)
-    cpu = jax.local_devices(backend="cpu")[0]  # XLA turns and casts on all cores what numpy would on one
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]  # XLA turns and casts on all cores what numpy would on one
+    except RuntimeError:  # JAX was told to know no CPU
+        cpu = jax.local_devices()[0]
     with TensorWriter(folder, shapes, dtype, max_file_bytes) as writer, jax.default_device(cpu):
         convert = functools.partial(_convert, dtype=writer.dtype)
         for ours, theirs in names.items():
@@ -127,7 +130,8 @@ def write_configs(
     pad_id: int | None,
 ) -> None:
     """generation_config.json and, last of all, config.json. `generation`: temperature, top_p and their like."""
-    stop_ids = sorted({vocabulary.eos_id, *_ids(base.get("eos_token_id"), vocabulary.text_size)})
+    theirs = _ids(base.get("eos_token_id"), vocabulary.text_size) if vocabulary.has_text else []
+    stop_ids = sorted({vocabulary.eos_id, *theirs})
     special = {"bos_token_id": vocabulary.bos_id, "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids}
     if pad_id is not None:
         special["pad_token_id"] = pad_id
@@ -135,7 +139,8 @@ def write_configs(
     ours["vocab_size"] = vocabulary.size
     ours["max_position_embeddings"] = max(context_length, base.get("max_position_embeddings") or 0)
     ours["torch_dtype"] = dtype
-    sampling = {"do_sample": generation.get("temperature", 0) > 0} | {k: v for k, v in generation.items() if v}
+    sampled = bool(generation.get("temperature"))  # top_k=0 is written, too: without the key transformers takes 50
+    sampling = {"do_sample": sampled} | {k: v for k, v in generation.items() if sampled and v is not None}
     _write_json(folder / "generation_config.json", special | sampling)
     _write_json(folder / "config.json", ours)
 

@@ -177,7 +177,7 @@ def _parameter(folder: TensorFolder, name: str, old: jax.Array, convert: Callabl
     The host reads bytes as they are stored, in the order they are stored; devices turn and cast them.
     """
     n_layers = old.shape[0] if "{}" in name else 0
-    dtype = folder.dtype(name.format(0))
+    dtype = np.result_type(*(folder.dtype(name.format(layer)) for layer in range(n_layers or 1)))
     turned = len(old.shape) - bool(n_layers) == 2
     shape = (*old.shape[:-2], old.shape[-1], old.shape[-2]) if turned else old.shape
     sharding, result_sharding = _turned(old) if turned else old.sharding, old.sharding

@@ -32,6 +32,8 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
         return None
     folder, kept = Path(config.init_from).expanduser(), workdir / BASE
     if not folder.exists() and is_hf_folder(kept):
+        if not any((workdir / "checkpoints").glob("[0-9]*")):
+            raise ValueError(f"init_from={config.init_from}: the folder is gone, and this run has no checkpoint yet")
         folder = kept  # a run that goes on needs the weights no more
     if not folder.is_dir():
         raise ValueError(f"init_from={config.init_from}: there is no such folder")

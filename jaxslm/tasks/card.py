@@ -42,7 +42,7 @@ What the units mean is in `speech_tokenizer/` (SHA-256 `{inventory}`); any other
 
 Shares of the training tokens: {mixture}.
 
-## Figures at step {step:,}
+## Figures
 
 {metrics}
 

@@ -20,6 +20,7 @@ from jaxslm.tasks.base import load_run_tokenizer, read_base_config
 from jaxslm.tasks.card import model_card
 from jaxslm.tokenizer import FastTokenizer
 from jaxslm.training.checkpoint import CheckpointError, damage, saved_steps
+from jaxslm.training.metrics import read_rows
 from jaxslm.training.stored import open_model
 from jaxslm.training.workdir import PROVENANCE_FILE
 from jaxslm.vocabulary import Vocabulary
@@ -77,6 +78,10 @@ def export_run(
     step = newest_step(workdir / "checkpoints", step)
     vocabulary = load_vocabulary(workdir)
     tokenizer, source = load_run_tokenizer(workdir, config.data.tokenizer)
+    if tokenizer.sha256 != vocabulary.tokenizer_sha256:
+        raise ValueError(
+            f"the tokenizer {source} has changed since the run in {workdir} was trained: put the old one back"
+        )
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
     base = read_base_config(workdir)
     architecture = export_architecture(model_config, base)
@@ -87,6 +92,7 @@ def export_run(
         )
     arrays = open_model(workdir / "checkpoints" / str(step))
     with finished_folder(out) as folder:
+        write_tokenizer(folder, tokenizer, vocabulary, source=source)  # first: it may be refused, and takes no time
         with tqdm(unit="B", unit_scale=True, desc="weights", disable=not progress) as bar:
             n_bytes = write_weights(
                 folder,
@@ -98,7 +104,6 @@ def export_run(
                 max_file_bytes=int(max_file_gb * 1e9),
                 progress=bar.update,
             )
-        write_tokenizer(folder, tokenizer, vocabulary, source=source)
         shutil.copytree(workdir / UNITS, folder / SIDE_CAR)
         _write_side_car(folder / SIDE_CAR, vocabulary)
         shutil.copyfile(workdir / "config.json", folder / "training_config.json")
@@ -156,15 +161,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _metrics_at(path: Path, step: int) -> Mapping[str, float]:
-    """The newest held-out and training figures up to `step`."""
-    figures: dict[str, float] = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            if row["step"] > step:
-                break
-            figures |= {name: value for name, value in row.items() if "loss" in name and isinstance(value, float)}
-    return figures
+    """The newest held-out and training losses up to `step`, each with its step in its name."""
+    figures: dict[str, tuple[int, float]] = {}
+    for row in read_rows(path):
+        if row["step"] <= step:
+            figures |= {name: (row["step"], value) for name, value in row.items() if "loss" in name}
+    return {f"{name} (step {at})": value for name, (at, value) in figures.items() if isinstance(value, float)}
 
 
 def _license(base: Path) -> str:

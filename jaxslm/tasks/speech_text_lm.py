@@ -20,6 +20,7 @@ from jaxslm.data.prepare import Prepared, prepare
 from jaxslm.data.records import Records
 from jaxslm.data.spans import SpanLengths
 from jaxslm.data.token_index import TokenIndex, build_token_index
+from jaxslm.hf.tensors import DTYPES
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
@@ -142,6 +143,8 @@ def make(config: Mapping, workdir: Path) -> Task:
 
     If init_from names a Hugging Face folder, `config` takes over its shape and tokenizer.
     """
+    if config["export"]["dtype"] not in DTYPES:
+        raise ValueError(f"export.dtype={config['export']['dtype']!r} is not one of {', '.join(DTYPES)}")
     source = open_base(config, workdir)
     data = config["data"]
     partitioner = make_partitioner(config["mesh"])

@@ -1,6 +1,7 @@
 """Exports beside the training: made from finished checkpoints by a thread, one at a time."""
 
 import logging
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,4 +40,5 @@ class Exports:
             self._task.export(step, self._folder / str(step))
             log.info("exported step %d to %s", step, self._folder / str(step))
         except Exception as error:  # of whatever kind: the training is worth more
+            shutil.rmtree(self._folder / f"{step}.incomplete", ignore_errors=True)  # the next checkpoint needs the room
             log.error("step %d could not be exported to %s: %s. The run goes on.", step, self._folder, error)

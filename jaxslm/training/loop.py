@@ -75,7 +75,7 @@ def check_limits(config: Any) -> None:
         if value < least:
             raise ValueError(f"{key} is {value}; set it to {least} or more ({meaning}).")
     exports, saves = config.export.every, config.checkpoint.every
-    if exports and saves and exports % saves:
+    if exports and (not saves or exports % saves):
         raise ValueError(
             f"export.every={exports} is no multiple of checkpoint.every={saves}: exports read checkpoints."
         )
