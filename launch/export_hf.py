@@ -34,6 +34,10 @@ def main() -> None:
         config = read_config(flags.workdir)
         if flags.verify and flags.out.exists():
             step = exported_step(flags.out)
+            if flags.step not in (None, step):
+                raise ValueError(
+                    f"{flags.out} has step {step}, not {flags.step}: remove it, or write to another folder"
+                )
             print(f"{flags.out} is there, with step {step}: it is compared, not written")
         else:
             options = dict(step=flags.step, dtype=flags.dtype, max_file_gb=flags.max_file_gb)

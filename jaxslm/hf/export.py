@@ -69,7 +69,8 @@ def write_weights(
     """Writes model*.safetensors tensor by tensor; returns the bytes of all weights.
 
     Embedding and head keep their first `n_rows` rows: what pads them for the mesh is left out. No more than a few
-    chunks of one array are in memory. `progress` gets the bytes written since its last call.
+    chunks of one array are in memory. `progress` gets the bytes written since its last call. Raises OSError if there is
+    no room.
     """
     names = architecture.tensors(config)
     stacked = {ours: theirs for ours, theirs in names.items() if "{}" in theirs}

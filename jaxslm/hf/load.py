@@ -139,7 +139,7 @@ def _check_names(
             found = folder.shape(name)
             wanted = tuple(reversed(shape)) if ours != "embedding/weight" else shape
             if ours in TABLES:
-                wanted = (found[0], model.config.d_model)
+                wanted = (source.config.get("vocab_size", found[0]), model.config.d_model)
                 if text_size > found[0]:
                     raise ValueError(
                         f"{source.folder}: the tokenizer has {text_size} ids and {name} {found[0]} rows: they do "

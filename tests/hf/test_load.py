@@ -218,6 +218,7 @@ BROKEN = {
         lambda f: edit_tensors(f, lambda s: s.update({"model.norm.weight": np.zeros(3, np.float32)})),
         r"model.norm.weight is \[3\] and \[64\] was expected",
     ),
+    "rows": (lambda f: change(f, vocab_size=310), r"embed_tokens.weight is \[300, 64\] and \[310, 64\] was expected"),
     "nan": (lambda f: edit_tensors(f, not_finite), "model.layers.1.mlp.up_proj.weight has values that are not finite"),
     "quantised": (
         lambda f: edit_tensors(f, lambda s: s.update({"model.norm.weight": np.zeros(64, np.int8)})),
