@@ -26,13 +26,16 @@ HEADER_MULTIPLE = 8  # tensors begin at multiples of it, as the format's own wri
 
 
 class TensorFolder:
-    """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure."""
+    """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure.
 
-    def __init__(self, folder: Path):
+    files: names of its files to read, where they are not those of a whole model.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[str] | None = None):
         self.folder = folder
         self._files = {}
         self._where: dict[str, str] = {}
-        for file in self._file_names():
+        for file in self._file_names() if files is None else files:
             try:
                 self._files[file] = safe_open(folder / file, framework="np")
             except (SafetensorError, OSError) as error:
