@@ -1,4 +1,4 @@
-"""A Hugging Face folder of a speech encoder as a `SpeechEncoder` or a `WhisperEncoder`, with or without its CTC head."""
+"""A Hugging Face folder as a `SpeechEncoder`, with its CTC head if wanted, or as a `WhisperEncoder`."""
 
 import json
 import re

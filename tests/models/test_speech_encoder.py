@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -6,10 +5,7 @@ import numpy as np
 import pytest
 
 from jaxslm.hf.speech import load_speech_encoder
-from jaxslm.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from jaxslm.models.waveform_frontend import distance_buckets
-
-from .speech_models import FAMILIES, hidden_states, make_clips, make_model, pad, save_model, torch, transformers
+from tests.models.speech_models import FAMILIES, hidden_states, make_clips, make_model, pad, save_model
 
 LENGTHS = (16_000, 11_111, 4_003)
 
