@@ -42,6 +42,7 @@ LEFT_OUT = (
     r"decoder|predictor|codebook)\b.*|encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\..*|_float_tensor"
 )
 STRIDES = {10: 5, 3: 2, 2: 2}  # of the published convolutions, by kernel
+MAX_CONVS = 100
 HEAD_DIM = 64  # of the published models
 
 
@@ -185,9 +186,9 @@ def _strides(kernels: list[int], settings: Mapping[str, Any], file: Path) -> lis
 
     def compute(node: ast.AST) -> Any:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return compute(node.left) + compute(node.right)
+            return (compute(node.left) + compute(node.right))[:MAX_CONVS]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            return compute(node.left) * min(compute(node.right), 100)
+            return compute(node.left) * min(compute(node.right), MAX_CONVS)
         return ast.literal_eval(node)
 
     try:

@@ -40,6 +40,8 @@ STORAGES = {
     "BoolStorage": np.bool_,
 }
 
+DAMAGE = (zipfile.BadZipFile, EOFError, LookupError, TypeError, AttributeError, RecursionError, pickle.PickleError)
+
 
 class Inert(dict):
     """Stands for an object of a settings package: it takes what the pickle gives it and does nothing."""
@@ -48,6 +50,8 @@ class Inert(dict):
         super().__init__()
         self.arguments = arguments
         self.state: Any = None
+
+    __hash__ = object.__hash__  # an enum may be a key
 
     def __setstate__(self, state) -> None:
         self.state = state
@@ -79,7 +83,7 @@ def read_torch_file(path: str | Path) -> Any:
                 raise ValueError(f"{path} was written on a big-endian machine: write it anew on another")
             with archive.open(root + "data.pkl") as file:
                 return _plain(_Unpickler(file, archive, root, path).load())
-    except (zipfile.BadZipFile, EOFError, KeyError, IndexError, TypeError, AttributeError, pickle.PickleError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged ({error!r}): copy it again") from error
 
 
