@@ -91,6 +91,7 @@ def test_a_pickle_that_names_anything_else_is_refused_and_nothing_runs(tmp_path,
     assert not touched.exists()
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage")
 def test_a_tensor_may_not_reach_beyond_its_storage(tmp_path):
     def rebuilt(storage, offset, size, stride):
         return Hostile(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, collections.OrderedDict())
