@@ -70,6 +70,13 @@ def load_speech_encoder(
     return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
 
 
+def weight_files(folder: str | Path) -> list[Path]:
+    """The files of a model folder that its features depend on, by name."""
+    folder = Path(folder)
+    documents = [folder / name for name in ("config.json", "preprocessor_config.json") if (folder / name).exists()]
+    return sorted([*documents, *TensorFolder(folder).paths()])
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text())

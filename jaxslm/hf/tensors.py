@@ -71,6 +71,10 @@ class TensorFolder:
             )
         raise ValueError(f"{self.folder} has no {SINGLE[0]} and no {INDEX}: copy the weights there")
 
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [self.folder / file for file in self._files]
+
     def __contains__(self, name: str) -> bool:
         return name in self._where
 

@@ -94,6 +94,19 @@ class SpeechEncoderConfig:
         return SAMPLE_RATE / math.prod(self.conv_strides)
 
     @property
+    def window_samples(self) -> int:
+        """Samples under one frame."""
+        window = 1
+        for kernel, stride in zip(self.conv_kernels[::-1], self.conv_strides[::-1], strict=True):
+            window = (window - 1) * stride + kernel
+        return window
+
+    @property
+    def max_samples(self) -> None:
+        """Rows may have any length."""
+        return None
+
+    @property
     def n_run(self) -> int:
         """Transformer layers that are run."""
         return self.n_layers if self.layer == -1 else self.layer

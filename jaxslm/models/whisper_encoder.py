@@ -57,6 +57,16 @@ class WhisperEncoderConfig:
         return SAMPLE_RATE / FRAME_SAMPLES
 
     @property
+    def window_samples(self) -> int:
+        """Samples of one frame; the last may be incomplete."""
+        return 1
+
+    @property
+    def max_samples(self) -> int:
+        """Rows may have up to 30 s."""
+        return WINDOW_SAMPLES
+
+    @property
     def has_final_norm(self) -> bool:
         return self.layer == self.n_layers
 
