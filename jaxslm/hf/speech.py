@@ -198,7 +198,7 @@ class _Tensors:
                 f"{self.folder} lacks {name}: its config.json and its weights do not belong together; copy both from "
                 "one model"
             )
-        value = source.read(name, [slice(None)] * len(source.shape(name))).astype(np.float32)
+        value = np.array(source.read(name), np.float32)  # a copy: what is read is a map of the file
         if not np.isfinite(value).all():
             raise ValueError(
                 f"{source.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "

@@ -102,9 +102,9 @@ class SpeechEncoderConfig:
         return window
 
     @property
-    def max_samples(self) -> None:
-        """Rows may have any length."""
-        return None
+    def row_samples(self) -> tuple[int, float]:
+        """The shortest row whose padding costs nothing, and the longest row there may be."""
+        return 0, math.inf
 
     @property
     def n_run(self) -> int:

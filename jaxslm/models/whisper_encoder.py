@@ -62,9 +62,9 @@ class WhisperEncoderConfig:
         return 1
 
     @property
-    def max_samples(self) -> int:
-        """Rows may have up to 30 s."""
-        return WINDOW_SAMPLES
+    def row_samples(self) -> tuple[int, float]:
+        """The shortest row whose padding costs nothing, and the longest row there may be."""
+        return 0 if self.crop else WINDOW_SAMPLES, WINDOW_SAMPLES
 
     @property
     def has_final_norm(self) -> bool:

@@ -15,21 +15,24 @@ from jaxslm.audio.io import SAMPLE_RATE
 from jaxslm.hf.speech import load_speech_encoder, weight_files
 
 BUCKET_SECONDS = (2, 4, 6, 8, 12, 16, 24, 32)  # clips are padded to the next of these: a program each, not one a length
-BATCH_SECONDS = 32  # of padded audio at a time
 
 
 class NeuralEncoder:
-    """The features of one layer of a model folder, see `jaxslm.hf.speech.load_speech_encoder`."""
+    """An `Encoder`: the features of one layer of a model folder, see `jaxslm.hf.speech.load_speech_encoder`.
 
-    def __init__(self, name: str, layer: int, dtype: str = "float32"):
-        self.name = name
+    batch_seconds: padded audio that is encoded at once; more keeps an accelerator busy.
+    """
+
+    def __init__(self, name: str, layer: int, dtype: str = "float32", batch_seconds: float = 32):
+        self.name, self.batch_seconds = name, batch_seconds
         self.model = load_speech_encoder(name, layer=layer, dtype=dtype)
-        self.frame_rate = self.model.config.frame_rate
-        self.dim = self.model.config.d_model
-        # Whole frames of the bucket, and the rest of the last frame's window: no frame of a program is padding alone.
-        self.buckets = [self._bucket(seconds) for seconds in BUCKET_SECONDS]
-        if limit := self.model.config.max_samples:
-            self.buckets = sorted({min(bucket, limit) for bucket in self.buckets})
+        self.config = self.model.config
+        self.frame_rate, self.dim = self.config.frame_rate, self.config.d_model
+        # With what the last window reaches beyond its hop, a bucket is whole frames to its end.
+        beyond = self.config.window_samples - round(SAMPLE_RATE / self.frame_rate)
+        shortest, longest = self.config.row_samples
+        buckets = (seconds * SAMPLE_RATE + max(beyond, 0) for seconds in BUCKET_SECONDS)
+        self.buckets = sorted({min(max(bucket, shortest), longest) for bucket in buckets})
         self._run = jax.jit(lambda model, samples_BxN, lengths_B: model(samples_BxN, lengths_B)[0])
 
     @functools.cached_property
@@ -54,7 +57,7 @@ class NeuralEncoder:
             groups.setdefault(self._bucket_of(len(clip)), []).append(i)
         features: list[np.ndarray] = [None] * len(clips)
         for bucket, members in sorted(groups.items()):
-            size = max(1, BATCH_SECONDS * SAMPLE_RATE // bucket)
+            size = max(1, int(self.batch_seconds * SAMPLE_RATE) // bucket)
             for first in range(0, len(members), size):
                 batch = members[first : first + size]
                 for i, clip_TxD in zip(batch, self._encode([clips[i] for i in batch], bucket, size), strict=True):
@@ -67,23 +70,16 @@ class NeuralEncoder:
         for row, clip in enumerate(clips):
             samples_BxN[row, : len(clip)], lengths_B[row] = clip, len(clip)
         features_BxTxD = np.asarray(self._run(self.model, jnp.asarray(samples_BxN), jnp.asarray(lengths_B)))
-        frames = [self.model.config.frames(len(clip)) for clip in clips]
+        frames = [self.config.frames(len(clip)) for clip in clips]
         return [features_BxTxD[row, :n].copy() for row, n in enumerate(frames)]
 
-    def _bucket(self, seconds: int) -> int:
-        config = self.model.config
-        hop = round(SAMPLE_RATE / config.frame_rate)
-        return seconds * SAMPLE_RATE + config.window_samples - hop
-
     def _bucket_of(self, length: int) -> int:
-        if length < self.model.config.window_samples:
+        window, longest = self.config.window_samples, self.buckets[-1]
+        if length < window:
+            raise ValueError(f"{length} samples are less than one window of {window}: leave such clips out")
+        if length > longest:
             raise ValueError(
-                f"{length} samples are less than one window of {self.model.config.window_samples}: leave such clips out"
+                f"{length / SAMPLE_RATE:.1f} s are more than the {longest / SAMPLE_RATE:.1f} s that {self.name} gets at "
+                "once: cut the clip at a pause"
             )
-        for bucket in self.buckets:
-            if length <= bucket:
-                return bucket
-        raise ValueError(
-            f"{length / SAMPLE_RATE:.1f} s are more than the {self.buckets[-1] / SAMPLE_RATE:.1f} s that {self.name} is "
-            "given at once: cut the clip at a pause"
-        )
+        return next(bucket for bucket in self.buckets if length <= bucket)
