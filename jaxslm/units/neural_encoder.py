@@ -79,7 +79,7 @@ class NeuralEncoder:
             raise ValueError(f"{length} samples are less than one window of {window}: leave such clips out")
         if length > longest:
             raise ValueError(
-                f"{length / SAMPLE_RATE:.1f} s are more than the {longest / SAMPLE_RATE:.1f} s that {self.name} gets at "
+                f"{length / SAMPLE_RATE:.1f} s are more than the {longest / SAMPLE_RATE:.1f} s {self.name} gets at "
                 "once: cut the clip at a pause"
             )
         return next(bucket for bucket in self.buckets if length <= bucket)
