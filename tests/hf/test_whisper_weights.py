@@ -57,17 +57,14 @@ def test_features_equal_those_of_transformers(folder, clip):
     with torch.no_grad():
         expected = model.encoder(torch.tensor(_mels(clip)), output_hidden_states=True).hidden_states
     for layer in (2, 4):
-        features, _ = _features(folder, clip, layer)
-        # Hidden states before the final norm reach far beyond 100.
-        error = np.abs(features - expected[layer][0].numpy()).max()
-        assert error < 1e-5 * max(10, float(expected[layer].abs().max())), (layer, error)
+        features, n = _features(folder, clip, layer)
+        # Silence alone is worth little: there float32 of transformers strays from float64 by as much as 4e-4.
+        np.testing.assert_allclose(features[:n], expected[layer][0, :n].numpy(), atol=1e-4, rtol=0)
 
 
 def test_features_equal_those_of_the_engine_that_runs_these_weights(folder, clip):
     ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: pip install ctranslate2")
     engine = ctranslate2.models.Whisper(str(ctranslate2_folder()), device="cpu", compute_type="float32")
     expected = np.array(engine.encode(ctranslate2.StorageView.from_array(_mels(clip))))[0]
-    features, n_frames = _features(folder, clip)
-    error = np.abs(features - expected)[:n_frames]
-    scale = np.abs(expected[:n_frames]).mean()
-    assert error.mean() < 1e-3 * scale and error.max() < 0.05 * scale, (error.mean(), error.max(), scale)
+    features, n = _features(folder, clip)
+    np.testing.assert_allclose(features[:n], expected[:n], atol=1e-4, rtol=0)
