@@ -7,7 +7,7 @@ import numpy as np
 from jaxslm.audio.io import SAMPLE_RATE
 from jaxslm.units.alignment_files import find_alignment, read_ctm, read_textgrid, read_word_json
 from jaxslm.units.pronunciation import pronounce, spoken_words
-from jaxslm.units.words import Word, check_words, match_words
+from jaxslm.units.words import AlignmentError, Word, check_words, match_words
 
 __all__ = [
     "AlignmentError",
@@ -20,10 +20,6 @@ __all__ = [
     "read_textgrid",
     "read_word_json",
 ]
-
-
-class AlignmentError(ValueError):
-    """Words that could not be aligned to their audio."""
 
 
 class PocketSphinxAligner:
