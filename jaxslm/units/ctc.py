@@ -2,9 +2,9 @@
 
 Graves et al. 2006 (CTC); the task of `torchaudio.functional.forced_align` (Kürzinger et al. 2020, CTC segmentation).
 
-S tokens make 2 S + 1 states: the tokens, and a blank before, between and behind them. They are kept as two rows of S + 1:
-token s, and the blank before token s (the last token is padding, behind the last blank). A path stays in its state or
-moves on by one; from token to token the blank may be left out, unless both are the same.
+S tokens make 2 S + 1 states: the tokens, and a blank before, between and behind them. They are kept as two rows of
+S + 1: token s, and the blank before token s (the last token is padding, behind the last blank). A path stays in its
+state or moves on by one; from token to token the blank may be left out, unless both are the same.
 
 Shape letters: B batch, T frames, V labels, S tokens, L states of either kind (S + 1).
 """
