@@ -7,11 +7,12 @@ from typing import Protocol
 import numpy as np
 
 from jaxslm.audio.io import SAMPLE_RATE
-from jaxslm.units.alignment_files import find_alignment, read_ctm, read_textgrid, read_word_json
+from jaxslm.units.alignment_files import ALIGNMENT_FILES, find_alignment, read_ctm, read_textgrid, read_word_json
 from jaxslm.units.pronunciation import pronounce, spoken_words
 from jaxslm.units.words import AlignmentError, Word, check_words, match_words
 
 __all__ = [
+    "ALIGNMENT_FILES",
     "Aligner",
     "AlignmentError",
     "PocketSphinxAligner",
