@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from jaxslm.benchmarks import aligner as aligner_bench
 from jaxslm.units.ctc_aligner import CtcAligner, calibrate
 from jaxslm.units.words import AlignmentError, Word, check_words
 
@@ -137,3 +138,14 @@ def test_a_vocabulary_of_another_model_is_refused():
         CtcAligner(model).align(clip, "hi")
     with pytest.raises(ValueError, match="the blank is label 40 of 32"):
         CtcAligner(Written(UPPER, blank=40))
+
+
+@pytest.mark.slow
+def test_a_model_trained_on_synthetic_speech_gives_its_word_times():
+    pytest.importorskip("espeakng_loader", reason="pip install 'jaxslm[demo]'")
+    pytest.importorskip("pocketsphinx", reason="pip install 'jaxslm[demo]'")
+    details = aligner_bench.run(["--train=400", "--calibration=10", "--utterances=40"])["details"]
+    for name in ("ctc", "ctc calibrated"):
+        errors = details["errors_s"][name]
+        assert errors["start_median"] <= 0.02 and errors["end_median"] <= 0.02 and errors["failed"] == 0
+    assert abs(details["delay_s"]) < 0.015 and details["wrong_text_aligned"]["ctc"] < 0.3
