@@ -20,6 +20,7 @@ import numpy as np
 from jaxslm.units.words import AlignmentError
 
 _BATCH = 16
+_STAR_COST = 0.1  # nats a frame
 _BACKPOINTERS = 2**26  # bytes of them a call: one for each utterance, frame and token
 _MIN_FRAMES, _MIN_TOKENS = 64, 32  # shorter ones are padded up to these
 
@@ -84,15 +85,14 @@ def frames_needed(tokens: Sequence[int]) -> int:
     return len(ids_S) + int((ids_S[1:] == ids_S[:-1]).sum())
 
 
-def with_star(log_probs_TxV: np.ndarray, blank: int) -> np.ndarray:
-    """Adds a label V, the star, that stands for any speech: [T, V + 1], its log-probability that of the frame's best
-    label other than the blank.
+def with_star(log_probs_TxV: np.ndarray) -> np.ndarray:
+    """Adds a label V, the star, that stands for any speech: [T, V + 1], at each frame a little less probable than the
+    best label.
 
-    (A log-probability of 0, as the MMS recipe gives its star, makes it win the pauses around it too.)
+    So a star costs the same wherever the model is sure, and pauses beside it stay with the blank. (MMS gives its star
+    the log-probability 0, which takes frames from its neighbours; the best label but the blank leaves it on one peak.)
     """
-    speech_TxV = log_probs_TxV.copy()
-    speech_TxV[:, blank] = -np.inf
-    return np.concatenate([log_probs_TxV, speech_TxV.max(axis=1, keepdims=True)], axis=1)
+    return np.append(log_probs_TxV, log_probs_TxV.max(axis=1, keepdims=True) - np.float32(_STAR_COST), axis=1)
 
 
 def _check(log_probs_TxV: np.ndarray, tokens: Sequence[int], blank: int) -> None:

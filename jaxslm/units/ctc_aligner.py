@@ -94,7 +94,7 @@ class CtcAligner:
                     f"the model gives {log_probs_TxV.shape[1]} log-probabilities a frame for {len(self.model.labels)} "
                     "labels; give it its own vocab.json"
                 )
-        starred = [with_star(log_probs_TxV, self.model.blank) for log_probs_TxV in log_probs]
+        starred = [with_star(log_probs_TxV) for log_probs_TxV in log_probs]
         aligned = forced_align(starred, [spelled[i][0] for i in usable], blank=self.model.blank)
         for i, log_probs_TxV, found in zip(usable, log_probs, aligned, strict=True):
             if not isinstance(found, AlignmentError):

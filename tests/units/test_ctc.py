@@ -138,11 +138,10 @@ def test_the_star_takes_what_the_text_does_not_name():
     labels = [0, 1, 1, 0, 3, 0, 4, 4, 0, 2, 0]  # between 1 and 2 something is said that has no spelling
     case = np.full((len(labels), 5), -8.0, np.float32)
     case[np.arange(len(labels)), labels] = -0.1
-    starred = with_star(case, blank=0)
+    starred = with_star(case)
     np.testing.assert_array_equal(starred[:, :5], case)
     (found,) = forced_align([starred], [[1, 5, 2]], blank=0)
-    (first, star, last) = found.spans_Sx2.tolist()
-    assert first == [1, 3] and last == [9, 10] and star[0] in (4, 3) and star[1] in (8, 7)
+    assert found.spans_Sx2.tolist() == [[1, 3], [4, 8], [9, 10]]
 
 
 def test_few_programs_are_compiled():
