@@ -62,7 +62,7 @@ def speech_text_lm() -> ConfigDict:
                 cache="~/.cache/jaxslm",
                 tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
                 units=dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000),
-                alignment="",  # "pocketsphinx" finds word times where none are given
+                alignment="",  # where no word times are given: "pocketsphinx" (English), or "ctc:FOLDER" of a model
                 max_seconds=60.0,
                 context_length=1024,
                 batch_size=8,  # rows over all devices
