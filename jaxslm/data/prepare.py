@@ -36,7 +36,7 @@ from jaxslm.units.inventory import UnitInventory, learn_inventory
 logger = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
-VERSION = 2  # raise it when the same config would give other records
+VERSION = 3  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
 )

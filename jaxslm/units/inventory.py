@@ -7,6 +7,7 @@ Shape letters: N samples, T frames, D features, K units.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ import numpy as np
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.kmeans import assign, fit_kmeans
 from jaxslm.units.units import UnitSequence, deduplicate
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _ARRAYS = ("centroids", "mean", "std")
@@ -199,5 +202,6 @@ def learn_inventory(
     mean_D = frames_NxD.mean(axis=0, dtype=np.float64)
     std_D = np.maximum(frames_NxD.std(axis=0, dtype=np.float64), 1e-5)
     mean_D, std_D = mean_D.astype(np.float32), std_D.astype(np.float32)
-    centroids_KxD = fit_kmeans((frames_NxD - mean_D) / std_D, k, seed=seed)
-    return UnitInventory(encoder_name, layer, encoder.frame_rate, centroids_KxD, k, mean=mean_D, std=std_D)
+    found = fit_kmeans((frames_NxD - mean_D) / std_D, k, seed=seed)
+    logger.info("%s", found.summary())
+    return UnitInventory(encoder_name, layer, encoder.frame_rate, found.centroids, k, mean=mean_D, std=std_D)
