@@ -219,7 +219,7 @@ class UnitInventory:
         return inventory
 
     def _fields(self) -> dict:
-        """The plain values that bear on the units; no weights, no entry, so that older inventories stay what they are."""
+        """The plain values that bear on the units. No weights add no entry: older inventories keep their hash."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in (*_ARRAYS, "linear", "encoder_folder", *(() if self.weights_sha256 else ("weights_sha256",))):
             del fields[name]

@@ -108,10 +108,11 @@ def read_quantizer(path: str | Path) -> np.ndarray | LinearQuantizer:
     safetensors file with `0.weight`, `0.bias`, `2.weight`, `2.bias`, `4.weight`, `4.bias`, or these under one prefix.
 
     Raises:
-      ValueError: anything else, or a damaged file; the message names the file and the cure.
-      OSError: a file that cannot be opened.
+      ValueError: anything else, a damaged file or none; the message names the file and the cure.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path} to read centroids or a linear quantizer from; correct the path")
     with open(path, "rb") as file:
         head = file.read(6)
     if head.startswith(b"PK"):
