@@ -5,7 +5,7 @@ The same frames and seed give the same centroids, bit for bit, on 1, 2, 4, 8 and
 Shape letters: N frames, B frames in a batch or chunk, D features, K clusters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -162,12 +162,17 @@ def assign(frames_NxD: np.ndarray, centroids_KxD: np.ndarray | jax.Array, *, dty
     """
     centroids_KxD = jnp.asarray(centroids_KxD, dtype).astype(jnp.float32)
     frames_NxD = np.asarray(frames_NxD, np.float32)
+    if dtype != "float32":
+        frames_NxD = np.asarray(jnp.asarray(frames_NxD, dtype).astype(jnp.float32))
+    return label_by_chunks(frames_NxD, lambda chunk_BxD: _ids(chunk_BxD, centroids_KxD))
+
+
+def label_by_chunks(frames_NxD: np.ndarray, label: Callable[[np.ndarray], jax.Array]) -> np.ndarray:
+    """int32 [N] from `label`, which is given 512 frames at a time: one compiled program serves clips of any length."""
     ids = []
-    for start in range(0, len(frames_NxD), CHUNK):  # one compiled program serves clips of any length
-        chunk_BxD = np.zeros((CHUNK, frames_NxD.shape[1]), np.float32)
+    for start in range(0, len(frames_NxD), CHUNK):
         part_BxD = frames_NxD[start : start + CHUNK]
-        chunk_BxD[: len(part_BxD)] = part_BxD
-        ids.append(_ids(jnp.asarray(chunk_BxD, dtype).astype(jnp.float32), centroids_KxD))
+        ids.append(label(np.pad(part_BxD, ((0, CHUNK - len(part_BxD)), (0, 0)))))
     return np.concatenate([np.zeros(0, np.int32), *ids])[: len(frames_NxD)]
 
 

@@ -1,6 +1,6 @@
 """What turns a frame's features into a unit: the nearest centroid, or a small classifier; and the files they come in.
 
-Shape letters: T frames, P frames padded to whole chunks, D features, H hidden, K units.
+Shape letters: T frames, P frames of a padded chunk, D features, H hidden, K units.
 """
 
 import functools
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxslm.units.joblib_file import read_joblib_kmeans
-from jaxslm.units.kmeans_sums import CHUNK
+from jaxslm.units.kmeans import label_by_chunks
 
 _CENTROIDS = ("centroids", "cluster_centers", "cluster_centers_")
 
@@ -72,11 +72,7 @@ class LinearQuantizer:
         SpiRit-LM's `torch.roll` wraps around.
         """
         features_TxD = np.asarray(features_TxD, np.float32)
-        ids = []
-        for start in range(0, len(features_TxD), CHUNK):
-            part_TxD = features_TxD[start : start + CHUNK]
-            ids.append(_classes(np.pad(part_TxD, ((0, CHUNK - len(part_TxD)), (0, 0))), self._on_device))
-        ids_T = np.concatenate([np.zeros(0, np.int32), *ids])[: len(features_TxD)]
+        ids_T = label_by_chunks(features_TxD, lambda chunk_PxD: _classes(chunk_PxD, self._on_device))
         spoken_T = np.flatnonzero(ids_T != self.size - 1)
         if not len(spoken_T):
             return ids_T
