@@ -82,6 +82,8 @@ def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, w
         else:
             _make(folder, config, given, progress, workers or os.cpu_count() or 1)
     inventory = UnitInventory.load(folder / "inventory") if config["units"] else None
+    if given and given.encoder_folder:  # prepared before the encoder moved
+        inventory = replace(inventory, encoder_folder=given.encoder_folder)
     return Prepared(folder, inventory, Report.load(folder / "report.jsonl"))
 
 

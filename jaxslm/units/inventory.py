@@ -163,7 +163,8 @@ class UnitInventory:
         """
         folder = Path(folder)
         try:
-            if UnitInventory.load(folder) == self:
+            there = UnitInventory.load(folder)
+            if there == self and there.encoder_folder == self.encoder_folder:
                 return
         except ValueError:  # nothing there, or nothing of use
             pass

@@ -168,6 +168,8 @@ def test_weights_are_in_the_hash_and_the_folder_is_not(folder_encoder, tmp_path)
     inventory.save(tmp_path)
     loaded = UnitInventory.load(tmp_path)
     assert loaded == inventory and loaded.encoder_folder == "some/folder"
+    dataclasses.replace(inventory, encoder_folder="moved/folder").save(tmp_path)
+    assert UnitInventory.load(tmp_path).encoder_folder == "moved/folder"
     folder_encoder.append(Encoder(2.0))
     with pytest.raises(ValueError, match="some/folder has weights of SHA-256 weights2.0, but tens-l3-k5 was made with"):
         loaded.encode(ragged()[0])
