@@ -33,14 +33,16 @@ from jaxslm.data.sources import RawUtterance, read_source
 from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner, load_aligner
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.inventory import UnitInventory, learn_inventory
+from jaxslm.units.published import PUBLISHED, open_inventory
 
 logger = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
 VERSION = 3  # raise it when the same config would give other records
 UNITS = dict(
-    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
-)
+    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000, frame_rate=0.0,
+    sha256="",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, w
         else:
             _make(folder, config, given, progress, workers or os.cpu_count() or 1)
     inventory = UnitInventory.load(folder / "inventory") if config["units"] else None
+    if given and given.encoder_folder:  # prepared before the encoder moved
+        inventory = replace(inventory, encoder_folder=given.encoder_folder)
     return Prepared(folder, inventory, Report.load(folder / "report.jsonl"))
 
 
@@ -109,6 +113,8 @@ def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
     parts = dict(
         config, version=VERSION, schema=SCHEMA, units=inventory.sha256 if inventory else config["units"], files={}
     )
+    if config["units"] and not inventory:
+        parts["weights"] = load_encoder(config["units"]["encoder"], config["units"]["layer"]).weights_sha256
     for name, spec in config["sources"].items():
         if spec.get("path"):
             path = Path(spec["path"]).resolve()
@@ -126,8 +132,19 @@ def _given_inventory(units: dict) -> UnitInventory | None:
     """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
     if not units:
         return None
+    if units["centroids"]:
+        return open_inventory(units["encoder"], units["centroids"], layer=units["layer"], published=units["inventory"])
+    if units["inventory"] in PUBLISHED:
+        known = PUBLISHED[units["inventory"]]
+        raise ValueError(
+            f"data.units.inventory={units['inventory']} needs its files: name the folder with the encoder's weights "
+            f"({known.encoder_weights.url}) by data.units.encoder and the quantizer ({known.quantizer.url}) by "
+            "data.units.centroids"
+        )
     if units["inventory"]:
-        return UnitInventory.load(units["inventory"])
+        inventory = UnitInventory.load(units["inventory"])
+        moved = units["encoder"] not in (UNITS["encoder"], inventory.encoder)
+        return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
     if units["encoder"].startswith("precomputed:"):
         encoder, layer, frame_rate = units["encoder"], units["layer"], units["frame_rate"]
         if not frame_rate > 0:

@@ -13,12 +13,13 @@ from jaxslm.audio import mfcc
 
 class Encoder(Protocol):
     """Maps samples [N] (float32, mono, 16 kHz, in [-1, 1]) to features [T, D] (float32) at `frame_rate` frames a
-    second.
+    second. `weights_sha256` tells its weights apart, "" where it has none.
     """
 
     name: str
     frame_rate: float
     dim: int
+    weights_sha256: str
 
     def __call__(self, samples_N: np.ndarray) -> np.ndarray: ...
 
@@ -29,6 +30,7 @@ class Mfcc:
     name = "mfcc"
     frame_rate = mfcc.FRAME_RATE
     dim = mfcc.DIM
+    weights_sha256 = ""
 
     def __init__(self, layer: int):
         if layer != 0:

@@ -263,6 +263,15 @@ def test_precomputed_units(tmp_path):
     assert "unit 5 of an inventory of 5" in prepared.report.entries[0]["cause"]
 
 
+def test_centroids_from_a_file_are_used(tmp_path):
+    write_corpus(tmp_path / "a")
+    np.save(tmp_path / "km.npy", np.random.default_rng(0).normal(size=(6, 39)))
+    units = dict(encoder="mfcc", centroids=str(tmp_path / "km.npy"))
+    prepared = prepare(config(tmp_path / "a", units=units), tmp_path / "cache", progress=False)
+    assert prepared.inventory.name == "mfcc-l0-k6" and prepared.inventory.mean is None
+    assert all(u.units[prepared.inventory.sha256] for u in Records(prepared.folder))
+
+
 def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
     write_corpus(tmp_path / "tones")
     learned = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
@@ -288,6 +297,8 @@ def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
         (dict(units=dict(cluster=5)), "no cluster.*clusters"),
         (dict(units=dict(clusters=100_000)), "too few"),
         (dict(units=dict(encoder="precomputed:x")), "frame_rate"),
+        (dict(units=dict(inventory="hubert-base-ls960-l6-k100")), "needs its files: .*km100/km.bin.*units.centroids"),
+        (dict(units=dict(centroids="none.npy")), "no file none.npy"),
         (dict(alignment="mfa"), "'mfa'.*pocketsphinx.*ctc:FOLDER"),
         (dict(alignment="ctc:"), "'ctc:'.*ctc:FOLDER"),
         (dict(alignment="ctc:nowhere"), "no such folder; give that of a Hugging Face CTC model"),
