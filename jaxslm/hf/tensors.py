@@ -45,14 +45,17 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tup
 
 
 class TensorFolder:
-    """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure."""
+    """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure.
 
-    def __init__(self, folder: Path):
+    files: names of its files to read, where they are not those of a whole model.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[str] | None = None):
         self.folder = folder
         self._files = {}
         self._starts: dict[str, int] = {}  # of each tensor in its file; safe_open would copy what it is asked for
         self._where: dict[str, str] = {}
-        for file in self._file_names():
+        for file in self._file_names() if files is None else files:
             try:
                 self._files[file] = safe_open(folder / file, framework="np")
             except (SafetensorError, OSError) as error:
@@ -88,6 +91,10 @@ class TensorFolder:
                 f"AutoModelForCausalLM as M; M.from_pretrained('{self.folder}').save_pretrained('NEW_FOLDER')\""
             )
         raise ValueError(f"{self.folder} has no {SINGLE[0]} and no {INDEX}: copy the weights there")
+
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [self.folder / file for file in self._files]
 
     def __contains__(self, name: str) -> bool:
         return name in self._where

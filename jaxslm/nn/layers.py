@@ -1,4 +1,4 @@
-"""Layers of the decoder: plain pytrees of float32 parameters that compute in the dtype of their input.
+"""Layers of the models: plain pytrees of float32 parameters that compute in the dtype of their input.
 
 Legend: D input features, F output features, V vocabulary.
 """
@@ -40,6 +40,25 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         inverse_rms = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
         return (x32 * inverse_rms).astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Zero mean and unit variance over the last axis, then scale and shift; computed in float32 (Ba et al. 2016)."""
+
+    def __init__(self, dim: int, *, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(dim), logical_axes=(None,))
+        self.bias = nnx.Param(jnp.zeros(dim), logical_axes=(None,))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (standardize(x, self.eps) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def standardize(x: jax.Array, eps: float) -> jax.Array:
+    """`x` with mean 0 and variance 1 over its last axis, float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
 
 
 class Embedding(nnx.Module):

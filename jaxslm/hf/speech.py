@@ -1,0 +1,207 @@
+"""A Hugging Face folder as a `SpeechEncoder`, with its CTC head if wanted, or as a `WhisperEncoder`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxslm.hf.speech_architectures import BESIDE, SpeechArchitecture, read_speech_config, speech_architecture
+from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder
+from jaxslm.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
+
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM = "encoder.pos_conv_embed.batch_norm"
+# A kernel as it is, or as its size and direction in either of the two spellings of weight norm.
+KERNELS = (
+    ("{}.weight",),
+    ("{}.weight_g", "{}.weight_v"),
+    tuple(f"{{}}.parametrizations.weight.original{i}" for i in "01"),
+)
+
+
+def load_speech_encoder(
+    folder: str | Path,
+    *,
+    layer: int = -1,
+    dtype: str = "float32",
+    crop: bool = False,
+    ctc: bool = False,
+    language: str = "",
+) -> SpeechEncoder | WhisperEncoder:
+    """The encoder of `folder`: config.json, preprocessor_config.json and safetensors of wav2vec 2.0, HuBERT (also
+    mHuBERT, ContentVec, Spin), WavLM, data2vec-audio or Whisper. Weights above `layer` are not read.
+
+    Args:
+      layer: whose features the encoder gives, as `hidden_states[layer]`; -1 for the last.
+      dtype: of the computation, "float32" or "bfloat16".
+      crop: Whisper only, see `WhisperEncoderConfig`.
+      ctc: with the CTC head of a ...ForCTC model.
+      language: of MMS models, such as "eng": adapters and head are those of adapter.{language}.safetensors.
+
+    Raises:
+      ValueError: another architecture, a field the encoders do not know, a missing, misshapen or unknown tensor, values
+        that are not finite; the message names the file, the field and the cure.
+    """
+    folder = Path(folder)
+    theirs = _read_json(folder / "config.json")
+    where = str(folder / "config.json")
+    preprocessor = folder / "preprocessor_config.json"
+    fields = read_speech_config(theirs, _read_json(preprocessor) if preprocessor.exists() else None, where)
+    tensors = _Tensors(folder, speech_architecture(theirs, where), language)
+    fields |= {"layer": layer, "dtype": dtype}
+    if ctc:
+        fields["vocab_size"] = tensors.head_size()
+    if language and not fields.get("adapter_dim"):
+        raise ValueError(f"{where}: language={language!r}, but the model has no adapters; leave language out")
+    try:
+        if tensors.architecture.model_type == "whisper":
+            config, model = WhisperEncoderConfig(**fields, crop=crop), WhisperEncoder
+        else:
+            config, model = SpeechEncoderConfig(**fields), SpeechEncoder
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    shapes = jax.eval_shape(lambda key: model(config, key), jax.random.key(0))
+    tensors.check_names()
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The files of a model folder that its features depend on, by name."""
+    folder = Path(folder)
+    documents = [folder / name for name in ("config.json", "preprocessor_config.json") if (folder / name).exists()]
+    return sorted([*documents, *TensorFolder(folder).paths()])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text())
+        assert isinstance(read, dict)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.parent} has no {path.name}; name a folder with a model") from error
+    except (ValueError, AssertionError, OSError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): copy it again") from error
+    return read
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+class _Tensors:
+    """Parameters of ours from the tensors of a folder, and from those of a language where it has them."""
+
+    def __init__(self, folder: Path, architecture: SpeechArchitecture, language: str):
+        weights = [folder / INDEX, *(folder / name for name in SINGLE)]
+        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        if pickled and not any(path.exists() for path in weights):
+            raise ValueError(
+                f"{folder} has pickled weights only ({pickled[0]}): convert them once, without running what they may "
+                f"hold, by `python -m jaxslm.hf.convert_speech {folder / pickled[0]} NEW_FOLDER`"
+            )
+        self.folder, self.architecture = folder, architecture
+        self.tensors = TensorFolder(folder)
+        self.of_language = None
+        if language:
+            file = f"adapter.{language}.safetensors"
+            if not re.fullmatch(r"[\w-]+", language) or not (folder / file).is_file():
+                raise ValueError(f"{folder} has no {file}: copy it there, or name a language whose adapter is there")
+            self.of_language = TensorFolder(folder, [file])
+        marker = "conv1.weight" if architecture.model_type == "whisper" else "feature_projection.projection.weight"
+        found = [prefix for prefix in architecture.prefixes if prefix + marker in self.tensors]
+        if not found:
+            raise ValueError(
+                f"{folder} lacks {architecture.prefixes[0]}{marker}: its weights are of another architecture than the "
+                f"{architecture.model_type} of its config.json; copy both from one model"
+            )
+        self.prefix = found[0]
+
+    def head_size(self) -> int:
+        if self.architecture.model_type == "whisper" or "lm_head.weight" not in self._source("lm_head.weight"):
+            raise ValueError(f"{self.folder} lacks lm_head.weight: it has no CTC head; use a ...ForCTC model")
+        return self._source("lm_head.weight").shape("lm_head.weight")[0]
+
+    def check_names(self) -> None:
+        """Refuses tensors that no model of the architecture has: the folder would not mean what its config.json says.
+
+        Those of layers above the tapped one, of heads and of Whisper's decoder are known and left alone.
+        """
+        known = {re.escape(name).replace(r"\{\}", r"\d+") for name in self.architecture.names.values()}
+        known |= {re.escape(BATCH_NORM) + r"\.(running_mean|running_var|num_batches_tracked)"}
+        known |= {r"encoder\.pos_conv_embed\.conv\.(weight_[gv]|parametrizations\.weight\.original[01])"}
+        pattern = re.compile(f"({re.escape(self.prefix)})?({'|'.join(known)}|{BESIDE})")
+        if unknown := sorted(name for name in self.tensors.names() if not pattern.fullmatch(name)):
+            raise ValueError(
+                f"{self.tensors.where(unknown[0])} has {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which no "
+                f"{self.architecture.model_type} encoder has: the weights belong to another model"
+            )
+
+    def parameter(self, ours: str, shape: tuple[int, ...]) -> jax.Array:
+        """float32, from the tensors that make it up; all layers stacked where the name has a place for the number."""
+        theirs = self.architecture.theirs(ours)
+        if ours.startswith("layers/"):
+            rows = [self._convert(ours, theirs.format(i), shape[1:]) for i in range(shape[0])]
+            return jnp.asarray(np.stack(rows))
+        return jnp.asarray(self._convert(ours, theirs, shape))
+
+    def _convert(self, ours: str, theirs: str, shape: tuple[int, ...]) -> np.ndarray:
+        if ours in ("positions/scale", "positions/shift"):
+            value = self._batch_norm()[ours == "positions/shift"]
+        elif ours.startswith("positions/convs/") and theirs.endswith(".weight"):
+            value = self._kernel(theirs.removesuffix(".weight"))
+        else:
+            value = self._read(theirs)
+        if ours.endswith("/weight"):
+            value = value.transpose(range(value.ndim)[::-1])
+        if ours.endswith("gate_scale"):
+            value = value.reshape(-1)
+        if value.shape != shape:
+            raise ValueError(
+                f"{self.folder}: {self.prefix}{theirs} makes {list(value.shape)} and {list(shape)} was expected by its "
+                "config.json: they do not belong together; copy both from one model"
+            )
+        return value
+
+    def _kernel(self, theirs: str) -> np.ndarray:
+        for spelling in KERNELS:
+            names = [name.format(theirs) for name in spelling]
+            if all(self.prefix + name in self.tensors for name in names):
+                parts = [self._read(name) for name in names]
+                if len(parts) == 1:
+                    return parts[0]
+                size, direction = parts
+                axes = tuple(axis for axis, n in enumerate(size.shape) if n == 1)
+                return size * direction / np.sqrt(np.square(direction).sum(axis=axes, keepdims=True))
+        raise ValueError(
+            f"{self.folder} lacks {self.prefix}{theirs}.weight, also as weight_g and weight_v or parametrizations: the "
+            "weights are incomplete or of another model; copy them again"
+        )
+
+    def _batch_norm(self) -> tuple[np.ndarray, np.ndarray]:
+        names = ("weight", "bias", "running_mean", "running_var")
+        weight, bias, mean, variance = (self._read(f"{BATCH_NORM}.{name}") for name in names)
+        scale = weight / np.sqrt(variance + BATCH_NORM_EPS)
+        return scale, bias - mean * scale
+
+    def _source(self, name: str) -> TensorFolder:
+        return self.of_language if self.of_language is not None and name in self.of_language else self.tensors
+
+    def _read(self, theirs: str) -> np.ndarray:
+        name = theirs if theirs.startswith("lm_head.") else self.prefix + theirs
+        source = self._source(name)
+        if name not in source:
+            raise ValueError(
+                f"{self.folder} lacks {name}: its config.json and its weights do not belong together; copy both from "
+                "one model"
+            )
+        value = np.array(source.read(name), np.float32)  # a copy: what is read is a map of the file
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{source.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "
+                "use another copy of it"
+            )
+        return value

@@ -1,0 +1,192 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxslm.hf.speech import load_speech_encoder
+from jaxslm.hf.speech_architectures import read_speech_config
+from tests.models.speech_models import make_clips, make_model, pad, save_model, torch, transformers
+
+FILE = "model.safetensors"
+NEW = "encoder.pos_conv_embed.conv.parametrizations.weight.original{}"
+OLD = ("encoder.pos_conv_embed.conv.weight_g", "encoder.pos_conv_embed.conv.weight_v")
+PLAIN = "encoder.pos_conv_embed.conv.weight"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_model(make_model("hubert-base"), tmp_path / "hubert")
+
+
+def _rewrite(folder, change) -> None:
+    tensors = load_file(folder / FILE)
+    change(tensors)
+    save_file(tensors, folder / FILE)
+
+
+def _edit(folder, name="config.json", **changes) -> None:
+    read = json.loads((folder / name).read_text()) | changes
+    (folder / name).write_text(json.dumps({k: v for k, v in read.items() if v is not ...}))
+
+
+def _same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def _run(encoder, clips):
+    return jax.jit(lambda e, x, n: e(x, n))(encoder, *pad(clips))
+
+
+def test_both_spellings_of_weight_norm_and_the_plain_kernel_are_read(folder):
+    tensors = load_file(folder / FILE)
+    spelt = [name for name in (NEW.format(0), NEW.format(1)) if name in tensors] or list(OLD)
+    size, direction = (tensors[name] for name in spelt)
+    kernel = torch._weight_norm(torch.tensor(direction), torch.tensor(size), 2).numpy()
+    for names, values in (
+        ((NEW.format(0), NEW.format(1)), (size, direction)),
+        (OLD, (size, direction)),
+        ((PLAIN,), (kernel,)),
+    ):
+        rest = {name: value for name, value in tensors.items() if name not in spelt}
+        save_file(rest | dict(zip(names, values, strict=True)), folder / FILE)
+        read = load_speech_encoder(folder, layer=0).positions.convs[0].weight[...]
+        np.testing.assert_allclose(read, kernel.transpose(2, 1, 0), atol=1e-6)
+
+
+def test_names_with_and_without_prefix_and_tensors_beside_the_encoder_are_read(folder):
+    plain = load_speech_encoder(folder, layer=2)
+
+    def change(tensors):
+        for name in list(tensors):
+            tensors[f"hubert.{name}"] = tensors.pop(name)
+        tensors |= {"final_proj.weight": np.ones((2, 2), np.float32), "lm_head.bias": np.ones(2, np.float32)}
+
+    _rewrite(folder, change)
+    assert _same(load_speech_encoder(folder, layer=2), plain)
+
+
+def test_layers_above_the_tapped_one_are_not_read(folder):
+    def change(tensors):
+        for name in list(tensors):
+            if name.startswith("encoder.layers.2."):
+                tensors[name] = np.full_like(tensors[name], np.nan)
+
+    whole = load_speech_encoder(folder)
+    _rewrite(folder, change)
+    encoder = load_speech_encoder(folder, layer=2)
+    assert encoder.layers.attention.query.weight.shape[0] == 2
+    assert _same(encoder.layers, jax.tree.map(lambda x: x[:2], whole.layers))
+    with pytest.raises(ValueError, match="encoder.layers.2.* has values that are not finite"):
+        load_speech_encoder(folder, layer=3)
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-base", "hubert-large", "data2vec"])
+def test_ctc_logits_equal_those_of_transformers(tmp_path, family):
+    model = make_model(family, "ForCTC")
+    encoder = load_speech_encoder(save_model(model, tmp_path / "ctc", do_normalize=False), ctc=True)
+    clips = make_clips((8_000, 6_001))
+    features, frames = _run(encoder, clips)
+    for row, n, clip in zip(encoder.logits(features), frames, clips, strict=True):
+        with torch.no_grad():
+            expected = model(torch.tensor(clip)[None]).logits[0].numpy()
+        np.testing.assert_allclose(row[:n], expected, atol=1e-4, rtol=0)
+
+
+def test_adapters_and_head_of_a_language_replace_those_of_the_model(tmp_path):
+    model = make_model("mms", "ForCTC")
+    folder = save_model(model, tmp_path / "mms", do_normalize=False)
+    english = load_speech_encoder(folder, ctc=True)
+    other = make_model("mms", "ForCTC", seed=1)
+    torch.manual_seed(2)
+    other.lm_head = torch.nn.Linear(48, 17)
+    adapters = {name: value.detach().contiguous() for name, value in other._get_adapters().items()}
+    save_file({name: value.numpy() for name, value in adapters.items()}, folder / "adapter.fra.safetensors")
+    model.lm_head = torch.nn.Linear(48, 17)
+    model.load_state_dict(model.state_dict() | adapters)
+    french = load_speech_encoder(folder, ctc=True, language="fra")
+    clips = make_clips((8_000,))
+    features, _ = _run(french, clips)
+    with torch.no_grad():
+        expected = model(torch.tensor(clips[0])[None]).logits
+    np.testing.assert_allclose(french.logits(features), expected.numpy(), atol=1e-4, rtol=0)
+    assert english.head.weight.shape == (48, 12)
+    for language in ("deu", "../fra"):
+        with pytest.raises(ValueError, match=f"has no adapter.{language}.safetensors: copy it there"):
+            load_speech_encoder(folder, ctc=True, language=language)
+
+
+def test_normalisation_is_what_the_preprocessor_says(folder):
+    assert load_speech_encoder(folder, layer=0).config.normalize
+    _edit(folder, "preprocessor_config.json", do_normalize=False)
+    assert not load_speech_encoder(folder, layer=0).config.normalize
+    (folder / "preprocessor_config.json").unlink()
+    assert not load_speech_encoder(folder, layer=0).config.normalize
+    _edit(folder, feat_extract_norm="layer")
+    with pytest.raises(ValueError, match="no preprocessor_config.json beside it.*copy it from the model's page"):
+        load_speech_encoder(folder, layer=0)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "llama"}, "config.json: model_type 'llama' is not one of wav2vec2, hubert, .*name the folder"),
+        ({"model_type": "wavlm"}, "lacks wavlm.feature_projection|lacks .*gru_rel_pos|lacks .*rel_attn_embed"),
+        ({"model_type": "whisper"}, "config.json: d_model, .* is missing; copy config.json"),
+        ({"hidden_act": "relu"}, "config.json: hidden_act='relu' is not supported; use a model without it"),
+        ({"add_adapter": True}, "config.json: add_adapter=True is not supported"),
+        (
+            {"hidden_size": 64},
+            r"k_proj.bias makes \[48\] and \[64\] was expected by its config.json: they do not belong",
+        ),
+        ({"num_hidden_layers": 4}, "lacks encoder.layers.3.*do not belong together; copy both"),
+        ({"conv_bias": True}, "lacks feature_extractor.conv_layers.0.conv.bias"),
+        ({"num_attention_heads": 5}, "config.json: d_model=48 is not a multiple of n_heads=5"),
+        ({"conv_stride": [5, 2]}, "config.json: conv_dims, conv_kernels and conv_strides have different lengths"),
+    ],
+)
+def test_a_config_of_another_model_is_refused_by_name(folder, changes, message):
+    _edit(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_speech_encoder(folder)
+
+
+def test_tensors_of_another_model_are_refused_by_name(folder):
+    _rewrite(folder, lambda tensors: tensors.update({"encoder.layers.0.mlp.weight": np.zeros(2, np.float32)}))
+    with pytest.raises(ValueError, match="model.safetensors has encoder.layers.0.mlp.weight, which no hubert encoder"):
+        load_speech_encoder(folder)
+    _rewrite(folder, lambda tensors: tensors.pop("encoder.layers.0.mlp.weight"))
+    _rewrite(folder, lambda tensors: tensors.pop("encoder.pos_conv_embed.conv.bias"))
+    with pytest.raises(ValueError, match="lacks encoder.pos_conv_embed.conv.bias"):
+        load_speech_encoder(folder)
+    bias = "encoder.pos_conv_embed.conv.bias"
+    _rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if "pos_conv" in name])
+    _rewrite(folder, lambda tensors: tensors.update({bias: np.zeros(48, np.float32)}))
+    with pytest.raises(ValueError, match="lacks encoder.pos_conv_embed.conv.weight, also as weight_g and weight_v"):
+        load_speech_encoder(folder)
+
+
+def test_what_the_encoder_cannot_give_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="config.json: layer=4 is not one of the model's: use 0 to 3, or -1"):
+        load_speech_encoder(folder, layer=4)
+    with pytest.raises(ValueError, match="lacks lm_head.weight: it has no CTC head; use a ...ForCTC model"):
+        load_speech_encoder(folder, ctc=True)
+    with pytest.raises(ValueError, match="language='eng', but the model has no adapters"):
+        save_file({"a": np.zeros(1, np.float32)}, folder / "adapter.eng.safetensors")
+        load_speech_encoder(folder, language="eng")
+    with pytest.raises(ValueError, match="has no config.json; name a folder with a model"):
+        load_speech_encoder(tmp_path)
+
+
+def test_what_config_json_leaves_out_is_what_transformers_takes():
+    for kind, cls in (
+        ("hubert", "Hubert"),
+        ("wav2vec2", "Wav2Vec2"),
+        ("wavlm", "WavLM"),
+        ("data2vec-audio", "Data2VecAudio"),
+    ):
+        whole = json.loads(getattr(transformers, f"{cls}Config")().to_json_string(use_diff=False))
+        sparse = {"model_type": kind}
+        preprocessor = {"do_normalize": False}
+        assert read_speech_config(whole, preprocessor, "a") == read_speech_config(sparse, preprocessor, "a")

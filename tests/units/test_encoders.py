@@ -1,0 +1,86 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxslm.units.encoders import load_encoder
+from jaxslm.units.inventory import learn_inventory
+from tests.models.speech_models import hidden_states, make_clips, make_model, save_model, transformers
+
+LENGTHS = (9_000, 40_000, 400, 33_000, 20_321)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("hubert-base")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return save_model(model, tmp_path_factory.mktemp("hubert"))
+
+
+def test_clips_of_many_lengths_get_the_features_of_transformers_in_their_order(model, folder):
+    encoder, clips = load_encoder(str(folder), 2), make_clips(LENGTHS)
+    assert (encoder.name, encoder.frame_rate, encoder.dim) == (str(folder), 50.0, 48)
+    for features, clip in zip(encoder.encode(clips), clips, strict=True):
+        expected = hidden_states(model, clip)[2]
+        assert features.shape == expected.shape and features.dtype == np.float32
+        np.testing.assert_allclose(features, expected, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(encoder(clip), features, atol=1e-5)
+    assert encoder.encode([]) == []
+
+
+def test_few_programs_serve_all_lengths(folder):
+    from jaxslm.units.neural_encoder import NeuralEncoder
+
+    encoder, compiled = NeuralEncoder(str(folder), 0), []
+    run = encoder._run
+    encoder._run = lambda model, samples, lengths: compiled.append(samples.shape) or run(model, samples, lengths)
+    encoder.encode(make_clips(range(400, 32_000, 900)))
+    encoder.encode(make_clips([5_000, 6_000]))
+    assert set(compiled) == {(15, 32_080)} and len(compiled) == 4  # 36 clips in batches of 15, then 2
+
+
+def test_the_hash_is_that_of_the_weights_not_of_their_place(folder, tmp_path):
+    first = load_encoder(str(folder), 1).weights_sha256
+    shutil.copytree(folder, tmp_path / "copy")
+    assert load_encoder(str(tmp_path / "copy"), 1).weights_sha256 == first and len(first) == 64
+    (tmp_path / "copy" / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+    load_encoder.cache_clear()
+    assert load_encoder(str(tmp_path / "copy"), 1).weights_sha256 != first
+    save_model(make_model("hubert-base", seed=1), tmp_path / "other")
+    assert load_encoder(str(tmp_path / "other"), 1).weights_sha256 != first
+
+
+def test_whisper_hears_every_clip_in_30_s(tmp_path):
+    config = dict(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, decoder_layers=1)
+    config |= dict(
+        decoder_attention_heads=2, vocab_size=9, decoder_ffn_dim=16, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**config, decoder_start_token_id=1))
+    model.save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), 1)
+    assert encoder.buckets == [480_000] and encoder.frame_rate == 50.0
+    assert [len(features) for features in encoder.encode(make_clips((1, 320, 321)))] == [1, 1, 2]
+    with pytest.raises(ValueError, match="30.0 s are more than the 30.0 s"):
+        encoder(np.zeros(480_001, np.float32))
+
+
+def test_units_are_learnt_from_a_model(folder):
+    inventory = learn_inventory(str(folder), make_clips([16_000] * 4), k=4, seed=0, layer=1)
+    assert inventory.centroids.shape == (4, 48) and inventory.frame_rate == 50.0
+    assert len(inventory.encode(make_clips([16_000])[0]).expand()) == 49
+
+
+def test_bad_input_is_refused_by_name(folder, tmp_path):
+    encoder = load_encoder(str(folder), 0)
+    with pytest.raises(ValueError, match="399 samples are less than one window of 400: leave such clips out"):
+        encoder(np.zeros(399, np.float32))
+    with pytest.raises(ValueError, match="40.0 s are more than the 32.0 s .* cut the clip at a pause"):
+        encoder(np.zeros(640_000, np.float32))
+    with pytest.raises(ValueError, match="units.encoder='hubbert' is not known; choose mfcc, the folder"):
+        load_encoder("hubbert")
+    with pytest.raises(ValueError, match="has no config.json; name a folder with a model"):
+        load_encoder(str(tmp_path))
