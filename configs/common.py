@@ -61,8 +61,10 @@ def speech_text_lm() -> ConfigDict:
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
                 tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
-                units=dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000),
-                alignment="",  # "pocketsphinx" finds word times where none are given
+                units=dict(
+                    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000
+                ),
+                alignment="",  # where no word times are given: "pocketsphinx" (English), or "ctc:FOLDER" of a model
                 max_seconds=60.0,
                 context_length=1024,
                 batch_size=8,  # rows over all devices
@@ -88,7 +90,9 @@ def demo_data(config: ConfigDict) -> None:
     if config.data.tokenizer != "none":
         config.data.sources.text = dict(kind="demo_text", utterances=1200, seed=1, heldout=0.02)
         config.data.tokenizer = "byte"
-    config.data.units = dict(encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000)
+    config.data.units = dict(
+        encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000
+    )
 
 
 def tiny(config: ConfigDict) -> None:

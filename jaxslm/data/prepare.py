@@ -25,22 +25,24 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxslm.audio.io import decode_flac
+from jaxslm.data.aligning import align_in_batches
 from jaxslm.data.reading import Reading, read_utterances
 from jaxslm.data.records import MANIFEST, SCHEMA, Records, Utterance, file_sha256, write_records
-from jaxslm.data.report import Report
+from jaxslm.data.report import Coverage, Report
 from jaxslm.data.sources import RawUtterance, read_source
-from jaxslm.units.alignment import PocketSphinxAligner
+from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner, load_aligner
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.inventory import UnitInventory, learn_inventory
+from jaxslm.units.published import PUBLISHED, open_inventory
 
 logger = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
-VERSION = 2  # raise it when the same config would give other records
+VERSION = 3  # raise it when the same config would give other records
 UNITS = dict(
-    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", max_fit_frames=200_000, frame_rate=0.0, sha256=""
-)
-ALIGNERS = ("", "pocketsphinx")
+    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000, frame_rate=0.0,
+    sha256="",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, w
 
     Args:
       data_config: `sources` {name: spec of `read_source`}; `units` (keys and defaults in UNITS; empty for text alone);
-        `alignment` ("" or "pocketsphinx", for speech without word times); `max_seconds` (60: longer audio is left out).
+        `alignment` ("", "pocketsphinx" or "ctc:FOLDER", for speech without word times); `max_seconds` (60: longer audio
+        is left out).
       cache: holds one folder a preparation.
       workers: processes that decode and align (None: one a core).
     Raises:
@@ -80,6 +83,8 @@ def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, w
         else:
             _make(folder, config, given, progress, workers or os.cpu_count() or 1)
     inventory = UnitInventory.load(folder / "inventory") if config["units"] else None
+    if given and given.encoder_folder:  # prepared before the encoder moved
+        inventory = replace(inventory, encoder_folder=given.encoder_folder)
     return Prepared(folder, inventory, Report.load(folder / "report.jsonl"))
 
 
@@ -93,8 +98,7 @@ def _settings(data_config: Mapping) -> dict:
     if unknown := set(units) - set(UNITS):
         raise ValueError(f"data.units has no {', '.join(sorted(unknown))}: its keys are {', '.join(UNITS)}")
     aligner = config.get("alignment") or ""
-    if aligner not in ALIGNERS:
-        raise ValueError(f"data.alignment is {aligner!r}: use one of {', '.join(map(repr, ALIGNERS))}")
+    check_aligner(aligner)
     config = dict(
         sources=sources,
         units=UNITS | units if units else {},
@@ -109,12 +113,18 @@ def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
     parts = dict(
         config, version=VERSION, schema=SCHEMA, units=inventory.sha256 if inventory else config["units"], files={}
     )
+    if config["units"] and not inventory:
+        parts["weights"] = load_encoder(config["units"]["encoder"], config["units"]["layer"]).weights_sha256
     for name, spec in config["sources"].items():
         if spec.get("path"):
             path = Path(spec["path"]).resolve()
             file = path / "manifest.jsonl" if path.is_dir() else path
             content = file_sha256(file) if file.is_file() else ""
             parts["files"][name] = [str(path), content]
+    if config["alignment"] not in ("", *CLIP_BY_CLIP):
+        folder = Path(config["alignment"].partition(":")[2]).expanduser()
+        model = sorted(file for pattern in ("*.json", "*.safetensors") for file in folder.glob(pattern))
+        parts["alignment"] = [[file.name, file_sha256(file)] for file in model]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,8 +132,19 @@ def _given_inventory(units: dict) -> UnitInventory | None:
     """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
     if not units:
         return None
+    if units["centroids"]:
+        return open_inventory(units["encoder"], units["centroids"], layer=units["layer"], published=units["inventory"])
+    if units["inventory"] in PUBLISHED:
+        known = PUBLISHED[units["inventory"]]
+        raise ValueError(
+            f"data.units.inventory={units['inventory']} needs its files: name the folder with the encoder's weights "
+            f"({known.encoder_weights.url}) by data.units.encoder and the quantizer ({known.quantizer.url}) by "
+            "data.units.centroids"
+        )
     if units["inventory"]:
-        return UnitInventory.load(units["inventory"])
+        inventory = UnitInventory.load(units["inventory"])
+        moved = units["encoder"] not in (UNITS["encoder"], inventory.encoder)
+        return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
     if units["encoder"].startswith("precomputed:"):
         encoder, layer, frame_rate = units["encoder"], units["layer"], units["frame_rate"]
         if not frame_rate > 0:
@@ -184,18 +205,19 @@ def _read(
 ) -> Iterator[Utterance]:
     """The usable utterances of all sources, in order, under the id "source/id": two sources may use the same ids."""
     given = inventory is not None and inventory.precomputed
-    reading = Reading(max_seconds=config["max_seconds"], aligner=config["alignment"])
+    aligner = load_aligner(config["alignment"]) if config["alignment"] else None  # says now if it cannot be had
+    by_clip = config["alignment"] in CLIP_BY_CLIP
+    reading = Reading(max_seconds=config["max_seconds"], aligner=config["alignment"] if by_clip else "")
     if given:
         reading = replace(
             reading, units_sha256=inventory.sha256, units_size=inventory.size, frame_rate=inventory.frame_rate
         )
-    if config["alignment"]:
-        PocketSphinxAligner()  # says now if it is not installed
     sources = {}
     for name, spec in config["sources"].items():
         spec = {"frame_rate": inventory.frame_rate} | spec if given else spec
         sources[name] = _opened(name, spec, report)
     names, used = deque(), Counter()  # names: the source of each utterance that is being read
+    coverage = {name: Coverage() for name in sources}
 
     def raws():
         for name, raws_of_source in sources.items():
@@ -209,16 +231,21 @@ def _read(
                     yield raw
 
     with tqdm(desc="reading", unit=" utterances", disable=not progress, mininterval=BAR_SECONDS) as bar:
-        for raw, utterance, entries in read_utterances(raws(), reading, workers):
+        results = read_utterances(raws(), reading, workers)
+        if aligner and not by_clip:
+            results = align_in_batches(results, aligner, config["alignment"].split(":")[0])
+        for raw, utterance, entries in results:
             report.extend(entries)
             bar.update()
             name = names.popleft()
             if utterance is not None:
                 used[name] += 1
+                coverage[name].add(utterance)
                 yield replace(utterance, id=f"{name}/{raw.id}")
     for name in sources:
         if not used[name]:
             raise _nothing(name, report)
+        report.coverage(name, coverage[name])
 
 
 def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:

@@ -30,7 +30,8 @@ PENDING = 8  # utterances in flight a worker, so that a source of arrays is not 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the preparation asks of the reading: `aligner` is "" or "pocketsphinx" (where no word times are given).
+    """What the preparation asks of the reading: `aligner` is "" or one that works clip by clip, without JAX, where no
+    word times are given.
 
     units_sha256, units_size, frame_rate: the inventory of precomputed units; "" if units are computed from the audio.
     """
@@ -114,7 +115,8 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
         split=raw.split,
     )
     if text and utterance.duration:
-        utterance = replace(utterance, words=_word_times(raw, utterance, samples, reading, report))
+        words, words_from = _word_times(raw, utterance, samples, reading, report)
+        utterance = replace(utterance, words=words, words_from=words_from)
     return utterance, report.entries
 
 
@@ -143,18 +145,20 @@ def _given_units(raw: RawUtterance, reading: Reading, report: Report) -> UnitSeq
 
 def _word_times(
     raw: RawUtterance, utterance: Utterance, samples, reading: Reading, report: Report
-) -> tuple[alignment.Word, ...]:
-    """Checked word times: given ones, those in a file, or an alignment; () where there are none or they are bad."""
+) -> tuple[tuple[alignment.Word, ...], str]:
+    """Checked word times and where they are from: given ones, those in a file, or an alignment; (), "" where there are
+    none or they are bad.
+    """
     where, text = raw.where, utterance.text
     try:
-        words = raw.words
+        words, words_from = raw.words, "record"
         beside = raw.alignment or (raw.audio if isinstance(raw.audio, Path) else None)
         if words is None and beside is not None:
-            words = alignment.find_alignment(beside, raw.id)
+            words, words_from = alignment.find_alignment(beside, raw.id), "file"
         if words is None and reading.aligner and samples is not None:
-            words = _aligner(raw.language).align(samples, text)
+            words, words_from = _aligner(reading.aligner, raw.language).align(samples, text), reading.aligner
         if words is None:
-            return ()
+            return (), ""
         if [word.text for word in words] != text.split():
             words = alignment.match_words(words, text)
         for units in utterance.units.values():
@@ -162,16 +166,21 @@ def _word_times(
             if samples is not None and abs(units.seconds - utterance.duration) > 0.2 + 0.02 * utterance.duration:
                 cause = f"units last {units.seconds:.2f} s where the audio lasts {utterance.duration:.2f} s"
                 raise ValueError(f"{where}: {cause}; give the units' durations in frames")
-        return alignment.check_words(words, text, utterance.duration, where)
+        return alignment.check_words(words, text, utterance.duration, where), words_from
     except (ValueError, OSError) as error:
-        cause, cure = _cause_and_cure(error, where)
-        report.left_out(where, cause, cure or "correct the text or the times; the rest is used", what="word times")
-        return ()
+        no_word_times(report, where, error)
+        return (), ""
+
+
+def no_word_times(report: Report, where: str, error: Exception) -> None:
+    """Reports word times that could not be had or used."""
+    cause, cure = _cause_and_cure(error, where)
+    report.left_out(where, cause, cure or "correct the text or the times; the rest is used", what="word times")
 
 
 @functools.cache
-def _aligner(language: str) -> alignment.PocketSphinxAligner:
-    return alignment.PocketSphinxAligner(language=language.split("-")[0].split("_")[0].lower() or "en")
+def _aligner(name: str, language: str) -> alignment.Aligner:
+    return alignment.load_aligner(name, language.split("-")[0].split("_")[0].lower() or "en")
 
 
 def _cause_and_cure(error: Exception, where: str) -> tuple[str, str]:

@@ -41,6 +41,7 @@ class Utterance:
       audio: FLAC bytes, 16 kHz mono.
       duration: seconds; 0 for text.
       words: one for each item of `text.split()`, or () where the times are unknown.
+      words_from: what gave their times: "record", "file" or the aligner's name; "" without times.
       units: by the SHA-256 of the inventory they belong to.
       split: "train" or "heldout".
     """
@@ -50,6 +51,7 @@ class Utterance:
     audio: bytes | None = None
     duration: float = 0.0
     words: tuple[Word, ...] = ()
+    words_from: str = ""
     units: Mapping[str, UnitSequence] = field(default_factory=dict)
     speaker: str = ""
     language: str = ""
@@ -68,6 +70,7 @@ def to_bytes(utterance: Utterance) -> bytes:
             duration=float(u.duration),
             words=[word.text for word in u.words],
             word_times=_raw([(word.start, word.end) for word in u.words], "<f8"),
+            words_from=u.words_from,
             units={
                 sha256: dict(ids=_raw(s.ids, "<i4"), durations=_raw(s.durations, "<i4"), frame_rate=float(s.frame_rate))
                 for sha256, s in sorted(u.units.items())

@@ -1,21 +1,49 @@
-"""What a preparation left out or repaired, and why: nothing is dropped silently."""
+"""What a preparation left out or repaired, and why, and how far word times reach: nothing is dropped silently."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxslm.data.records import Utterance
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 3  # examples logged and summarised a cause; all of them are in the saved file
 
 
+class Coverage:
+    """Word times of the transcribed speech of one source: how many utterances have them, from where, and how much of
+    the audio lies in words.
+    """
+
+    def __init__(self):
+        self.utterances, self.seconds, self.in_words, self.origins = 0, 0.0, 0.0, Counter()
+
+    def add(self, utterance: Utterance) -> None:
+        if utterance.text and utterance.duration:
+            self.utterances += 1
+            self.seconds += utterance.duration
+            self.in_words += sum(word.end - word.start for word in utterance.words)
+            self.origins[utterance.words_from] += bool(utterance.words)
+
+    def __str__(self) -> str:
+        origins = ", ".join(f"{count} {origin}" for origin, count in sorted((+self.origins).items()))
+        origins = f" ({origins})" if origins else ""
+        share = self.in_words / self.seconds
+        head = f"{self.origins.total()} of {self.utterances} utterances have word times{origins}"
+        return f"{head}, over {share:.0%} of {self.seconds / 3600:.2f} h"
+
+
 class Report:
-    """A list of entries, each a dict of `kind` ("left out" or "note"), `what`, `where`, `cause` and `cure`."""
+    """A list of entries, each a dict of `kind` ("left out", "note" or "coverage"), `what`, `where`, `cause` and
+    `cure`."""
 
     def __init__(self, entries: Iterable[dict] = (), *, log: bool = True):
         self.entries: list[dict] = []
@@ -32,6 +60,12 @@ class Report:
         """Something was repaired and used ("2 channels mixed down")."""
         self.extend([dict(kind="note", what="note", where=where, cause=what, cure="")])
 
+    def coverage(self, source: str, coverage: Coverage) -> None:
+        """How many utterances of a source have word times; nothing is said of a source without transcribed speech."""
+        if coverage.utterances:
+            what, cause = "word times", str(coverage)
+            self.extend([dict(kind="coverage", what=what, where=source, cause=cause, cure="")])
+
     def extend(self, entries: Iterable[dict]) -> None:
         """Takes over entries of another report; the first few of each cause are logged."""
         for entry in entries:
@@ -45,13 +79,15 @@ class Report:
         return sum(entry["kind"] == kind and what in (None, entry["what"]) for entry in self.entries)
 
     def summary(self) -> str:
-        """Counts by cause, most frequent first, with the first places and the cure of each."""
-        if not self.entries:
-            return "nothing was left out"
-        lines = []
+        """Counts by cause, most frequent first, with the first places and the cure of each; word times by source."""
+        lines = [f"{entry['where']}: {entry['cause']}" for entry in self.entries if entry["kind"] == "coverage"]
+        if len(lines) == len(self.entries):
+            return "\n".join(["nothing was left out", *lines])
         for (kind, what, cause), entries in sorted(
             self._groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])
         ):
+            if kind == "coverage":
+                continue
             cause = entries[0]["cause"] if len({entry["cause"] for entry in entries}) == 1 else cause
             head = f"{len(entries)} x {cause}" if kind == "note" else f"{len(entries)} x {what} left out: {cause}"
             more = ", ..." if len(entries) > SHOWN else ""
@@ -80,8 +116,9 @@ def _natural(where: str) -> list[str | int]:
 
 
 def _log(entry: dict, *, last: bool) -> None:
-    level = logging.INFO if entry["kind"] == "note" else logging.WARNING
-    what = "" if entry["kind"] == "note" else f"{entry['what']} left out: "
+    left_out = entry["kind"] == "left out"
+    level = logging.WARNING if left_out else logging.INFO
+    what = f"{entry['what']} left out: " if left_out else ""
     cure = f"; {entry['cure']}" if entry["cure"] else ""
     more = " (more of this kind are only counted)" if last else ""
     logger.log(level, "%s: %s%s%s%s", entry["where"], what, entry["cause"], cure, more)

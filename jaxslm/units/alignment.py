@@ -1,20 +1,26 @@
 """Forced alignment of speech to its text; and, under one name, all there is to word times."""
 
 import re
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from jaxslm.audio.io import SAMPLE_RATE
-from jaxslm.units.alignment_files import find_alignment, read_ctm, read_textgrid, read_word_json
+from jaxslm.units.alignment_files import ALIGNMENT_FILES, find_alignment, read_ctm, read_textgrid, read_word_json
 from jaxslm.units.pronunciation import pronounce, spoken_words
-from jaxslm.units.words import Word, check_words, match_words
+from jaxslm.units.words import AlignmentError, Word, check_words, match_words
 
 __all__ = [
+    "ALIGNMENT_FILES",
+    "Aligner",
     "AlignmentError",
     "PocketSphinxAligner",
     "Word",
+    "check_aligner",
     "check_words",
     "find_alignment",
+    "load_aligner",
     "match_words",
     "read_ctm",
     "read_textgrid",
@@ -22,8 +28,45 @@ __all__ = [
 ]
 
 
-class AlignmentError(ValueError):
-    """Words that could not be aligned to their audio."""
+CLIP_BY_CLIP = ("pocketsphinx",)  # aligners that need no JAX, and so run in the processes that read
+_CTC = "ctc:"
+
+
+class Aligner(Protocol):
+    """Finds word times. Aligners that want many clips at a time also have `align_batch(clips, texts, languages)`."""
+
+    def align(self, samples_N: np.ndarray, text: str) -> tuple[Word, ...]: ...
+
+
+def check_aligner(name: str) -> None:
+    """ValueError unless `name` is "", "pocketsphinx", or "ctc:FOLDER" with a folder that is there."""
+    if name in ("", *CLIP_BY_CLIP):
+        return
+    if not name.removeprefix(_CTC) or not name.startswith(_CTC):
+        raise ValueError(f"data.alignment is {name!r}: use '', 'pocketsphinx' or 'ctc:FOLDER'")
+    if not _ctc_folder(name)[0].is_dir():
+        raise ValueError(f"data.alignment is {name!r}: no such folder; give that of a Hugging Face CTC model")
+
+
+def _ctc_folder(name: str) -> tuple[Path, str]:
+    """(folder, language) of "ctc:FOLDER" or, for MMS models, "ctc:FOLDER@LANGUAGE"."""
+    folder, _, language = name.removeprefix(_CTC).partition("@")
+    return Path(folder).expanduser(), language
+
+
+def load_aligner(name: str, language: str = "en") -> Aligner:
+    """The aligner of `data.alignment`: "pocketsphinx", or "ctc:FOLDER" for the CTC model in a Hugging Face folder,
+    "ctc:FOLDER@LANGUAGE" ("eng") where it is of MMS.
+
+    language: of a "pocketsphinx" aligner; a CTC model is told that of each text.
+    """
+    check_aligner(name)
+    if name in CLIP_BY_CLIP:
+        return PocketSphinxAligner(language)
+    from jaxslm.units.ctc_aligner import CtcAligner  # JAX: not in every process that reads
+    from jaxslm.units.neural_ctc import NeuralCtc
+
+    return CtcAligner(NeuralCtc(*_ctc_folder(name)))
 
 
 class PocketSphinxAligner:

@@ -1,25 +1,33 @@
-"""A unit inventory says what each unit id means: encoder, layer, frame rate, normalisation and centroids, under one
-hash.
+"""A unit inventory says what each unit id means: encoder and its weights, layer, frame rate, normalisation and
+centroids, under one hash.
 
 Shape letters: N samples, T frames, D features, K units.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.units.encoders import load_encoder
+from jaxslm.units.encoders import Encoder, load_encoder
 from jaxslm.units.kmeans import assign, fit_kmeans
+from jaxslm.units.quantizers import LinearQuantizer, read_quantizer
 from jaxslm.units.units import UnitSequence, deduplicate
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _ARRAYS = ("centroids", "mean", "std")
+_LINEAR = "linear.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +37,14 @@ class UnitInventory:
     Attributes:
       encoder: name for `load_encoder`, or "precomputed:NAME" for units that come with the manifest.
       layer, frame_rate: of the encoder; frames a second.
-      centroids: [K, D] float32 in normalised features; None for precomputed units.
+      centroids: [K, D] float32 in normalised features; None for precomputed units and with a linear quantizer.
       size: K.
       deduplicated: whether runs of equal labels are joined (their durations are kept).
       mean, std: [D] float32, taken from and divided out of the features before the nearest centroid is sought; or None.
       source_sha256: for precomputed units, the hash of the codebook they were made with, if it is known.
+      linear: what labels the (normalised) features instead of centroids.
+      weights_sha256: of the encoder's weights; "" if it has none.
+      encoder_folder: where this machine has the weights, for `load_encoder`; bears on no unit and is not in the hash.
     """
 
     encoder: str
@@ -45,15 +56,23 @@ class UnitInventory:
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     source_sha256: str = ""
+    linear: LinearQuantizer | None = None
+    weights_sha256: str = ""
+    encoder_folder: str = ""
 
     def __post_init__(self):
         for field in _ARRAYS:
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, np.ascontiguousarray(getattr(self, field), dtype="<f4"))
-        if self.precomputed == (self.centroids is not None):
-            raise ValueError(f"{self.name}: an encoder needs centroids, and only precomputed:NAME goes without")
+        given = [x for x in (self.centroids, self.linear) if x is not None]
+        if len(given) != (0 if self.precomputed else 1):
+            raise ValueError(
+                f"{self.name}: an encoder needs centroids or a linear quantizer, and only precomputed:NAME goes without"
+            )
         if self.centroids is not None and self.size != len(self.centroids):
             raise ValueError(f"{self.name}: {len(self.centroids)} centroids for {self.size} units")
+        if self.linear is not None and self.size != self.linear.size:
+            raise ValueError(f"{self.name}: a linear quantizer of {self.linear.size} classes for {self.size} units")
 
     def __eq__(self, other) -> bool:
         return isinstance(other, UnitInventory) and self.sha256 == other.sha256
@@ -80,6 +99,8 @@ class UnitInventory:
             array = getattr(self, field)
             digest.update(f"{field}:{None if array is None else array.shape}:".encode())
             digest.update(b"" if array is None else array.tobytes())
+        if self.linear is not None:
+            digest.update(f"linear:{self.linear.sha256}".encode())
         return digest.hexdigest()
 
     def encode(self, samples_N: np.ndarray) -> UnitSequence:
@@ -88,29 +109,62 @@ class UnitInventory:
         Args:
           samples_N: float32 samples, mono, 16 kHz, in [-1, 1], at least 25 ms.
         Raises:
-          ValueError: units of this inventory are precomputed.
+          ValueError: units of this inventory are precomputed, or the encoder has other weights.
         """
+        return self._units([self._load_encoder()(samples_N)])[0]
+
+    def encode_batch(self, clips: Sequence[np.ndarray]) -> list[UnitSequence]:
+        """Units of several clips, the same as `encode` gives one by one; in batches where the encoder has them.
+
+        Raises:
+          ValueError: as `encode`.
+        """
+        encoder = self._load_encoder()
+        return self._units(encoder.encode(clips) if hasattr(encoder, "encode") else list(map(encoder, clips)))
+
+    def _units(self, features: Sequence[np.ndarray]) -> list[UnitSequence]:
+        if not features:
+            return []
+        frames_NxD = np.concatenate(features)
+        if self.mean is not None:
+            frames_NxD = (frames_NxD - self.mean) / self.std
+        ends = np.cumsum([len(clip_TxD) for clip_TxD in features])[:-1]
+        if self.linear is not None:
+            labels = [self.linear(clip_TxD) for clip_TxD in np.split(frames_NxD, ends)]
+        else:
+            labels = np.split(assign(frames_NxD, self._device_centroids), ends)
+        if self.deduplicated:
+            return [deduplicate(ids_T, self.frame_rate) for ids_T in labels]
+        return [UnitSequence(ids_T, np.ones_like(ids_T), self.frame_rate) for ids_T in labels]
+
+    @functools.cached_property
+    def _device_centroids(self) -> jax.Array:
+        return jnp.asarray(self.centroids)
+
+    def _load_encoder(self) -> Encoder:
         if self.precomputed:
             raise ValueError(
                 f"{self.name}: these units come with the manifest and cannot be made from audio here; "
                 "give `units` in the manifest, or choose another units.encoder"
             )
-        features_TxD = load_encoder(self.encoder, self.layer)(samples_N)
-        if self.mean is not None:
-            features_TxD = (features_TxD - self.mean) / self.std
-        ids_T = assign(features_TxD, self.centroids)
-        if self.deduplicated:
-            return deduplicate(ids_T, self.frame_rate)
-        return UnitSequence(ids_T, np.ones_like(ids_T), self.frame_rate)
+        encoder = load_encoder(self.encoder_folder or self.encoder, self.layer)
+        if encoder.weights_sha256 != self.weights_sha256:
+            raise ValueError(
+                f"{self.encoder_folder or self.encoder} has weights of SHA-256 {encoder.weights_sha256[:12]}, but "
+                f"{self.name} was made with {self.weights_sha256[:12]}, so its ids would mean other units; "
+                "point units.encoder at the weights it was made with"
+            )
+        return encoder
 
     def save(self, folder: str | Path) -> None:
-        """Writes centroids.npy and, last, inventory.json, unless the folder holds this inventory already.
+        """Writes centroids.npy or linear.safetensors and, last, inventory.json, unless the folder holds this inventory.
 
         The files get their names when all is written, so that a kill or a full disk leaves what was there.
         """
         folder = Path(folder)
         try:
-            if UnitInventory.load(folder) == self:
+            there = UnitInventory.load(folder)
+            if there == self and there.encoder_folder == self.encoder_folder:
                 return
         except ValueError:  # nothing there, or nothing of use
             pass
@@ -118,6 +172,10 @@ class UnitInventory:
             field: None if getattr(self, field) is None else getattr(self, field).tolist() for field in _ARRAYS[1:]
         }
         record = {"version": _VERSION, "name": self.name, "sha256": self.sha256, **self._fields(), **scale}
+        if self.encoder_folder:
+            record["encoder_folder"] = self.encoder_folder
+        if self.linear is not None:
+            record["linear"] = _LINEAR
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
             new = Path(unfinished)
@@ -125,6 +183,9 @@ class UnitInventory:
             if self.centroids is not None:
                 np.save(new / "centroids.npy", self.centroids)
                 os.replace(new / "centroids.npy", folder / "centroids.npy")
+            if self.linear is not None:
+                self.linear.save(new / _LINEAR)
+                os.replace(new / _LINEAR, folder / _LINEAR)
             os.replace(new / "inventory.json", folder / "inventory.json")
 
     @classmethod
@@ -140,9 +201,13 @@ class UnitInventory:
             version, saved, _ = (record.pop(key) for key in ("version", "sha256", "name"))
             if version != _VERSION:
                 raise ValueError(f"version {version} is not the {_VERSION} this release reads")
-            precomputed = record["encoder"].startswith("precomputed:")
-            centroids = None if precomputed else np.load(path.with_name("centroids.npy"), allow_pickle=False)
-            inventory = cls(centroids=centroids, **record)
+            if record.pop("linear", None):
+                arrays = dict(centroids=None, linear=read_quantizer(path.with_name(_LINEAR)))
+            elif record["encoder"].startswith("precomputed:"):
+                arrays = dict(centroids=None)
+            else:
+                arrays = dict(centroids=np.load(path.with_name("centroids.npy"), allow_pickle=False))
+            inventory = cls(**arrays, **record)
         except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a usable unit inventory ({error}); copy the folder again or learn it anew"
@@ -155,9 +220,11 @@ class UnitInventory:
         return inventory
 
     def _fields(self) -> dict:
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _ARRAYS
-        }
+        """The plain values that bear on the units. No weights add no entry: older inventories keep their hash."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in (*_ARRAYS, "linear", "encoder_folder", *(() if self.weights_sha256 else ("weights_sha256",))):
+            del fields[name]
+        return fields
 
 
 def learn_inventory(
@@ -199,5 +266,16 @@ def learn_inventory(
     mean_D = frames_NxD.mean(axis=0, dtype=np.float64)
     std_D = np.maximum(frames_NxD.std(axis=0, dtype=np.float64), 1e-5)
     mean_D, std_D = mean_D.astype(np.float32), std_D.astype(np.float32)
-    centroids_KxD = fit_kmeans((frames_NxD - mean_D) / std_D, k, seed=seed)
-    return UnitInventory(encoder_name, layer, encoder.frame_rate, centroids_KxD, k, mean=mean_D, std=std_D)
+    found = fit_kmeans((frames_NxD - mean_D) / std_D, k, seed=seed)
+    logger.info("%s", found.summary())
+    return UnitInventory(
+        encoder.name,
+        layer,
+        encoder.frame_rate,
+        found.centroids,
+        k,
+        mean=mean_D,
+        std=std_D,
+        weights_sha256=encoder.weights_sha256,
+        encoder_folder="" if encoder_name == encoder.name else encoder_name,
+    )

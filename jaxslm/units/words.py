@@ -14,6 +14,10 @@ _ROUNDING = 0.002  # seconds two words may overlap: times are often written to t
 _SILENCES = frozenset("sp sil spn pau <sil> <eps> <s> </s> (null) [noise] [silence] ++noise++".split())
 
 
+class AlignmentError(ValueError):
+    """Words that could not be aligned to their audio."""
+
+
 @dataclass(frozen=True)
 class Word:
     """One item of `text.split()`, as written, with its start and end in seconds."""

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import soundfile
 
 from jaxslm.audio.io import decode_flac
+from jaxslm.data import aligning, reading
 from jaxslm.data import prepare as prepare_module
-from jaxslm.data import reading
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 
@@ -42,6 +43,10 @@ def config(*folders, **changes) -> dict:
     return dict(sources=sources, units=dict(encoder="mfcc", clusters=4, seed=1), alignment="") | changes
 
 
+def problems(report) -> list[dict]:
+    return [entry for entry in report.entries if entry["kind"] != "coverage"]
+
+
 def files(folder) -> dict:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -59,7 +64,7 @@ def test_records_hold_text_audio_words_and_units(tmp_path):
         units = utterance.units[inventory.sha256]
         assert units == inventory.encode(decode_flac(utterance.audio))
         assert abs(units.durations.sum() / units.frame_rate - utterance.duration) < 0.05
-    assert prepared.report.entries == []
+    assert problems(prepared.report) == []
     assert sorted(files(prepared.folder)) == [
         "inventory/centroids.npy",
         "inventory/inventory.json",
@@ -113,7 +118,7 @@ def test_bad_input_is_reported_and_the_rest_is_used(tmp_path):
         file.write('{"audio_filepath": "audio/u3.wav"\n{"audio_filepath": "audio/u3.wav"}\n')
     prepared = prepare(config(folder), tmp_path / "cache", progress=False)
     report = {}
-    for entry in prepared.report.entries:
+    for entry in problems(prepared.report):
         report.setdefault((int(entry["where"].rsplit(":", 1)[1]), entry["what"]), []).append(entry)
     assert set(report) == {
         (1, "utterance"),  # silent
@@ -127,7 +132,7 @@ def test_bad_input_is_reported_and_the_rest_is_used(tmp_path):
         (18, "utterance"),  # no text
     }
     assert all(entry["cure"] for (_, what), entries in report.items() if what != "note" for entry in entries)
-    assert all(entry["where"].startswith(str(folder / "manifest.jsonl")) for entry in prepared.report.entries)
+    assert all(entry["where"].startswith(str(folder / "manifest.jsonl")) for entry in problems(prepared.report))
     records = {utterance.id: utterance for utterance in Records(prepared.folder)}
     assert len(records) == 11
     assert set(records) == {f"tones/u{i}" for i in (4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15)}
@@ -160,7 +165,7 @@ def test_sources_may_use_the_same_ids(tmp_path):
     assert {u.id: u.text for u in Records(prepared.folder)} == {
         f"{name}/manifest.jsonl:{i + 1}": f"line {i} of {name}" for name in "ab" for i in range(3)
     }
-    assert not prepared.report.entries
+    assert not problems(prepared.report)
 
 
 def test_speech_used_as_text_too_is_held_out_as_both(tmp_path):
@@ -198,6 +203,53 @@ def test_alignment_without_its_extra_is_refused(tmp_path, monkeypatch):
         prepare(config(tmp_path / "tones", alignment="pocketsphinx"), tmp_path / "cache", progress=False)
 
 
+class TonesModel:
+    """A CTC model of tones: "l" while the pitch is low, "h" while it is high, "|" at the change."""
+
+    labels, blank, frame_rate = ["<pad>", "|", *"lowhig"], 0, 50.0
+
+    def log_probs(self, clips):
+        results = []
+        for samples_N in clips:
+            n = len(samples_N) // 320
+            spell = {0: "<pad>", 3: "l", 8: "o", 14: "w", 20: "|", 24: "h", 28: "i", 31: "g", 35: "h"}
+            ids = [self.labels.index(spell.get(t, "<pad>")) for t in range(n)]
+            results.append(np.log(np.eye(len(self.labels), dtype=np.float32)[ids] * 0.9 + 0.01))
+        return results
+
+
+def test_speech_without_word_times_is_aligned_by_a_ctc_model_in_batches(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jaxslm.hf.speech", types.SimpleNamespace(load_ctc=lambda folder: TonesModel()))
+    monkeypatch.setattr(aligning, "BATCH_SECONDS", 2.0)
+    folder, model = tmp_path / "tones", tmp_path / "model"
+    lines = write_corpus(folder, 12)
+    for line in lines[2:]:
+        del line["words"]
+    lines[1]["words"] = [["low", 0.5, 0.4], ["high", 0.4, 0.75]]
+    lines[4]["text"] = "low high " * 40
+    write_manifest(folder, lines)
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    asked = config(folder, alignment=f"ctc:{model}")
+    prepared = prepare(asked, tmp_path / "cache", progress=False)
+    records = list(Records(prepared.folder))
+    assert [utterance.id for utterance in records] == [f"tones/u{i}" for i in range(12)]
+    assert [u.words_from for u in records] == ["record", "", "ctc", "ctc", "", *["ctc"] * 7]
+    words = records[2].words
+    assert [(w.text, round(w.start, 2), round(w.end, 2)) for w in words] == [("Low", 0.04, 0.32), ("high.", 0.46, 0.74)]
+    bad, short = problems(prepared.report)
+    assert (bad["where"], bad["what"]) == (f"{folder / 'manifest.jsonl'}:2", "word times") and "backwards" in bad[
+        "cause"
+    ]
+    assert short["where"].endswith(":5") and "frames, the audio has 40" in short["cause"] and "belong" in short["cure"]
+    (line,) = [entry for entry in prepared.report.entries if entry["kind"] == "coverage"]
+    assert line["where"] == "tones"
+    assert line["cause"] == "10 of 12 utterances have word times (9 ctc, 1 record), over 60% of 0.00 h"
+    assert line["cause"] in prepared.report.summary()
+    (model / "config.json").write_text('{"other": 1}')
+    assert prepare(asked, tmp_path / "cache", progress=False).folder != prepared.folder
+
+
 def test_precomputed_units(tmp_path):
     lines = [dict(id=f"u{i}", text="x", units=[i, 1, 2], durations=[3, 1, 1], frame_rate=25) for i in range(6)]
     (tmp_path / "units").mkdir()
@@ -209,6 +261,15 @@ def test_precomputed_units(tmp_path):
     sequences = [u.units.get(inventory.sha256) for u in Records(prepared.folder)]
     assert [s.ids.tolist() for s in sequences if s] == [[i, 1, 2] for i in range(5)]
     assert "unit 5 of an inventory of 5" in prepared.report.entries[0]["cause"]
+
+
+def test_centroids_from_a_file_are_used(tmp_path):
+    write_corpus(tmp_path / "a")
+    np.save(tmp_path / "km.npy", np.random.default_rng(0).normal(size=(6, 39)))
+    units = dict(encoder="mfcc", centroids=str(tmp_path / "km.npy"))
+    prepared = prepare(config(tmp_path / "a", units=units), tmp_path / "cache", progress=False)
+    assert prepared.inventory.name == "mfcc-l0-k6" and prepared.inventory.mean is None
+    assert all(u.units[prepared.inventory.sha256] for u in Records(prepared.folder))
 
 
 def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
@@ -236,7 +297,11 @@ def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
         (dict(units=dict(cluster=5)), "no cluster.*clusters"),
         (dict(units=dict(clusters=100_000)), "too few"),
         (dict(units=dict(encoder="precomputed:x")), "frame_rate"),
-        (dict(alignment="mfa"), "'mfa'.*pocketsphinx"),
+        (dict(units=dict(inventory="hubert-base-ls960-l6-k100")), "needs its files: .*km100/km.bin.*units.centroids"),
+        (dict(units=dict(centroids="none.npy")), "no file none.npy"),
+        (dict(alignment="mfa"), "'mfa'.*pocketsphinx.*ctc:FOLDER"),
+        (dict(alignment="ctc:"), "'ctc:'.*ctc:FOLDER"),
+        (dict(alignment="ctc:nowhere"), "no such folder; give that of a Hugging Face CTC model"),
         (dict(max_seconds=0.2), "source 'tones'.*longer than the limit"),
     ],
 )

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -64,7 +67,8 @@ GOOD = (Word("hello", 0.1, 0.4), Word("there", 0.5, 0.9))
 
 
 def test_word_times_given_with_the_record():
-    assert read_utterance(raw(words=GOOD), Reading())[0].words == GOOD
+    given = read_utterance(raw(words=GOOD), Reading())[0]
+    assert (given.words, given.words_from) == (GOOD, "record")
     loud = raw(text="Hello, there!", words=GOOD)
     assert [word.text for word in read_utterance(loud, Reading())[0].words] == ["Hello,", "there!"]
 
@@ -93,7 +97,8 @@ def test_word_times_beside_the_audio(tmp_path):
 
     soundfile.write(tmp_path / "a.wav", noise(1.0)[0], RATE)
     (tmp_path / "a.json").write_text('[["hello", 0.1, 0.4], ["there", 0.5, 0.9]]')
-    assert read_utterance(raw(audio=tmp_path / "a.wav"), Reading())[0].words == GOOD
+    found = read_utterance(raw(audio=tmp_path / "a.wav"), Reading())[0]
+    assert (found.words, found.words_from) == (GOOD, "file")
     (tmp_path / "a.json").write_text("not json")
     utterance, (entry,) = read_utterance(raw(audio=tmp_path / "a.wav"), Reading())
     assert utterance.words == () and entry["what"] == "word times"
@@ -132,3 +137,8 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
     shared = list(read_utterances(iter(raws), Reading(), 2))
     assert [result[1:] for result in shared] == [result[1:] for result in alone]
     assert sum(utterance is None for _, utterance, _ in shared) == 8
+
+
+def test_processes_that_read_do_without_jax():
+    code = "import sys, jaxslm.data.reading; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

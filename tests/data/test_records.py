@@ -20,6 +20,7 @@ def utterance(number: int, **changes) -> Utterance:
         audio=bytes(range(256)) * 8,
         duration=0.12,
         words=(Word("héllo", 0.01, 0.05), Word("there", 0.05, 1 / 9)),
+        words_from="file",
         units={"b" * 64: units, "a" * 64: UnitSequence(np.zeros(0), np.zeros(0), 12.5)},
         speaker="s",
         language="en",

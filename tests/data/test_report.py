@@ -1,6 +1,8 @@
 import logging
 
-from jaxslm.data.report import Report
+from jaxslm.data.records import Utterance
+from jaxslm.data.report import Coverage, Report
+from jaxslm.units.words import Word
 
 
 def test_summary_counts_causes_that_differ_only_in_names_and_numbers():
@@ -39,3 +41,21 @@ def test_saved_report_comes_back_without_logging_again(tmp_path, caplog):
     assert loaded == [report.entries[i] for i in (1, 0, 2)], "in the order of the places"
     assert Report.load(tmp_path / "absent.jsonl").entries == []
     assert not caplog.records
+
+
+def test_word_times_are_counted_by_source_and_origin(caplog):
+    words = (Word("a", 0.0, 0.5), Word("b", 0.5, 0.7))
+    coverage, text = Coverage(), Coverage()
+    coverage.add(Utterance("1", "a b", b"", 1800.0, (Word("a", 0, 450), Word("b", 900, 1350)), "pocketsphinx"))
+    coverage.add(Utterance("2", "a b", b"", 1800.0))
+    coverage.add(Utterance("3", "", b"", 1800.0))  # untranscribed
+    text.add(Utterance("4", "a document", words=words, words_from="record"))
+    report = Report()
+    with caplog.at_level(logging.INFO):
+        report.coverage("books", coverage)
+        report.coverage("documents", text)
+    line = "books: 1 of 2 utterances have word times (1 pocketsphinx), over 25% of 1.00 h"
+    assert [record.getMessage() for record in caplog.records] == [line]
+    assert report.summary() == f"nothing was left out\n{line}" and report.count() == 0
+    report.left_out("m:1", "silent", "remove it")
+    assert report.summary().splitlines() == [line, "1 x utterance left out: silent (m:1)", "    remove it"]

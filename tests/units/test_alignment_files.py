@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from jaxslm.units import alignment_files
 from jaxslm.units.alignment_files import find_alignment, read_ctm, read_textgrid, read_word_json
 from jaxslm.units.words import Word, match_words
 
@@ -88,6 +89,15 @@ def test_textgrid_short_form_with_an_only_tier_of_any_name(tmp_path):
     assert words == [Word("", 0.0, 0.25), Word("hello", 0.25, 1.5)]
 
 
+@pytest.mark.parametrize("name", ["words", "Word", "anna - words", "ORT-MAU"])
+def test_the_tier_of_words_is_known_by_its_name(tmp_path, name):
+    grid = SHORT.replace("<exists>\n1\n", "<exists>\n2\n").replace("ORT-MAU", name)
+    phones = '"IntervalTier"\n"MAU"\n0\n1.5\n1\n0\n1.5\n"h"\n'
+    big_endian = b"\xfe\xff" + (grid + phones).replace("\n", "\r\n").encode("utf-16-be")
+    (tmp_path / "a.TextGrid").write_bytes(big_endian)
+    assert read_textgrid(tmp_path / "a.TextGrid") == [Word("", 0.0, 0.25), Word("hello", 0.25, 1.5)]
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -122,6 +132,16 @@ def test_ctm(tmp_path):
         read_ctm(path, "u1")
 
 
+def test_ctm_of_a_whole_corpus_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    path = write(tmp_path / "all.ctm", "".join(f"u{i} 1 0.0 0.5 word{i} 1.0 lex speaker\n" for i in range(50)))
+    reads, decode = [], alignment_files._decode
+    monkeypatch.setattr(alignment_files, "_decode", lambda path: reads.append(path) or decode(path))
+    assert [read_ctm(path, f"u{i}")[0].text for i in range(50)] == [f"word{i}" for i in range(50)]
+    assert len(reads) == 1
+    write(path, "u1 1 0.0 0.5 another\n")
+    assert read_ctm(path, "u1") == [Word("another", 0.0, 0.5)]
+
+
 PAIRS = [["the", 0, 0.5], ["cat", 0.5, 1.25]]
 
 
@@ -133,16 +153,49 @@ PAIRS = [["the", 0, 0.5], ["cat", 0.5, 1.25]]
         {"words": PAIRS},
         {"words": [{"word": word, "start": start, "end": end, "score": 1} for word, start, end in PAIRS]},
         [{"word": word, "start": start, "end": end} for word, start, end in PAIRS],
-    ],
+        {
+            "segments": [
+                {"start": s, "end": e, "words": [dict(word=w, start=s, end=e, score=0.9)]} for w, s, e in PAIRS
+            ],
+            "word_segments": [],
+        },
+        {
+            "start": 0,
+            "end": 2,
+            "tiers": {
+                "phones": {"type": "interval", "entries": [[0, 1, "DH"]]},
+                "words": {"type": "interval", "entries": [[start, end, word] for word, start, end in PAIRS]},
+            },
+        },
+        {
+            "transcript": "the cat",
+            "words": [dict(alignedWord=w, case="success", start=s, end=e, startOffset=0, word=w) for w, s, e in PAIRS],
+        },
+    ],  # fmt: skip
 )
 def test_json_forms(tmp_path, record):
     path = write(tmp_path / "a.json", json.dumps(record))
     assert read_word_json(path) == [Word("the", 0.0, 0.5), Word("cat", 0.5, 1.25)]
 
 
+def test_a_word_that_the_aligner_did_not_find_has_the_gap_between_its_neighbours(tmp_path):
+    in_the_middle = {"segments": [{"words": [dict(word="in", start=0, end=0.2), dict(word="2014", score=0)]},
+                                  {"words": [dict(word="we", start=0.9, end=1.1)]}]}  # fmt: skip
+    path = write(tmp_path / "a.json", json.dumps(in_the_middle))
+    assert read_word_json(path) == [Word("in", 0.0, 0.2), Word("2014", 0.2, 0.9), Word("we", 0.9, 1.1)]
+    lost = {"case": "not-found-in-audio", "word": "so", "startOffset": 3}
+    known = dict(case="success", word="we", start=0.9, end=1.1)
+    for words, number in (([lost, known], 1), ([known, lost], 2), ([known, lost, lost, known], 2)):
+        write(path, json.dumps({"transcript": "...", "words": words}))
+        with pytest.raises(ValueError, match=rf"no time for word {number} \('so'\); align the utterance again"):
+            read_word_json(path)
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
+        ('{"segments": [{"text": "hi", "start": 0}]}', "a.json: holds no word times"),
+        ('{"tiers": {"words": {"entries": [[0, 1]]}}}', "a.json: holds no word times"),
         ('{"words": \n', "a.json:2: not JSON"),
         ('{"text": "hi"}', "a.json: holds no word times; give"),
         ('[["hi", 0, 1], ["you", 1]]', r"a.json: word 2 is \['you', 1\]; give \[word, start, end\]"),

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from jaxslm.audio.mfcc import mfcc_39
+from jaxslm.units import inventory as inventory_module
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.inventory import UnitInventory, learn_inventory
+from jaxslm.units.quantizers import LinearQuantizer
 
 
 def clips(n=6, seconds=1.0):
@@ -90,6 +92,109 @@ def test_whatever_changes_the_units_changes_the_hash(inventory):
     ]
     hashes = {dataclasses.replace(inventory, **change).sha256 for change in changes} | {inventory.sha256}
     assert len(hashes) == len(changes) + 1
+
+
+def test_inventories_of_earlier_releases_keep_their_hash():
+    centroids = np.arange(20, dtype=np.float32).reshape(4, 5)
+    inventory = UnitInventory("mfcc", 0, 50.0, centroids, 4, mean=np.zeros(5), std=np.ones(5))
+    assert inventory.sha256.startswith("3d19ba0bcffa70512a81a46a1124e102")
+    assert (
+        UnitInventory("precomputed:x", 6, 25.0, None, 7).sha256
+        == "6f8162e69247bde572b4fb9177ddfcebbe39e928fbf6b4d76be46bd894dcdbbb"
+    )
+
+
+class Encoder:
+    """Tens of samples as frames, scaled by its "weights"; batches only if asked for."""
+
+    name, frame_rate, dim = "tens", 1600.0, 10
+
+    def __init__(self, scale=1.0):
+        self.scale, self.weights_sha256 = np.float32(scale), f"weights{scale}"
+
+    def __call__(self, samples):
+        return self.scale * samples[: len(samples) // 10 * 10].reshape(-1, 10)
+
+
+class BatchEncoder(Encoder):
+    def encode(self, clips):
+        self.batches = [*getattr(self, "batches", []), len(clips)]
+        return [self(clip) for clip in clips]
+
+
+@pytest.fixture
+def folder_encoder(monkeypatch):
+    """`load_encoder("some/folder")` gives what is put into the list."""
+    encoders = [Encoder()]
+    monkeypatch.setattr(inventory_module, "load_encoder", lambda name, layer: encoders[-1])
+    return encoders
+
+
+def linear(k=7, dim=10, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = (8, dim), (8,), (6, 8), (6,), (k, 6), (k,)
+    return LinearQuantizer(*(rng.normal(size=shape) for shape in shapes))
+
+
+def ragged(n=9):
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=length).astype(np.float32) for length in rng.integers(10, 9000, n)]
+
+
+def test_a_batch_and_single_clips_give_the_same_units(inventory):
+    batch = [clip[: 4000 + 1700 * i] for i, clip in enumerate(clips())]
+    assert inventory.encode_batch(batch) == [inventory.encode(clip) for clip in batch]
+    assert inventory.encode_batch([]) == []
+
+
+@pytest.mark.parametrize("quantizer", ["centroids", "linear"])
+def test_an_encoder_with_batches_is_given_them(folder_encoder, quantizer):
+    folder_encoder.append(BatchEncoder())
+    centroids = np.random.default_rng(0).normal(size=(7, 10)).astype(np.float32)
+    given = dict(centroids=centroids) if quantizer == "centroids" else dict(centroids=None, linear=linear())
+    inventory = UnitInventory("tens", 3, 1600.0, size=7, weights_sha256="weights1.0", encoder_folder="f", **given)
+    batched = inventory.encode_batch(ragged())
+    assert folder_encoder[-1].batches == [9]
+    assert batched == [inventory.encode(clip) for clip in ragged()]
+    assert len({id for units in batched for id in units.ids.tolist()}) > 2
+
+
+def test_weights_are_in_the_hash_and_the_folder_is_not(folder_encoder, tmp_path):
+    inventory = learn_inventory("some/folder", ragged(), k=5, seed=0, layer=3)
+    assert (inventory.name, inventory.encoder_folder) == ("tens-l3-k5", "some/folder")
+    assert inventory.weights_sha256 == "weights1.0"
+    assert inventory != dataclasses.replace(inventory, weights_sha256="")
+    assert inventory == dataclasses.replace(inventory, encoder_folder="moved/folder")
+    inventory.save(tmp_path)
+    loaded = UnitInventory.load(tmp_path)
+    assert loaded == inventory and loaded.encoder_folder == "some/folder"
+    dataclasses.replace(inventory, encoder_folder="moved/folder").save(tmp_path)
+    assert UnitInventory.load(tmp_path).encoder_folder == "moved/folder"
+    folder_encoder.append(Encoder(2.0))
+    with pytest.raises(ValueError, match="some/folder has weights of SHA-256 weights2.0, but tens-l3-k5 was made with"):
+        loaded.encode(ragged()[0])
+
+
+def test_a_linear_quantizer_in_place_of_centroids(folder_encoder, tmp_path):
+    options = dict(weights_sha256="weights1.0", encoder_folder="f")
+    inventory = UnitInventory("tens", 11, 1600.0, None, 7, linear=linear(), **options)
+    assert inventory != dataclasses.replace(inventory, linear=linear(seed=1))
+    clip = ragged()[0]
+    assert np.array_equal(inventory.encode(clip).expand(), linear()(Encoder()(clip)))
+    inventory.save(tmp_path)
+    loaded = UnitInventory.load(tmp_path)
+    assert loaded == inventory and loaded.encode(clip) == inventory.encode(clip)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inventory.json", "linear.safetensors"]
+    linear(seed=1).save(tmp_path / "linear.safetensors")
+    with pytest.raises(ValueError, match="inventory.json: the inventory was changed after it was saved"):
+        UnitInventory.load(tmp_path)
+    (tmp_path / "linear.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="inventory.json: not a usable unit inventory .*linear.safetensors"):
+        UnitInventory.load(tmp_path)
+    with pytest.raises(ValueError, match="a linear quantizer of 7 classes for 8 units"):
+        UnitInventory("tens", 11, 1600.0, None, 8, linear=linear())
+    with pytest.raises(ValueError, match="needs centroids or a linear quantizer"):
+        UnitInventory("tens", 11, 1600.0, np.zeros((7, 10)), 7, linear=linear())
 
 
 def test_a_changed_or_broken_folder_is_refused(inventory, tmp_path):

@@ -4,8 +4,9 @@
      "id": "a", "speaker": "s1", "lang": "en", "split": "train", "words": [["hello", 0.1, 0.4], ["there", 0.45, 0.8]],
      "units": [7, 12, 7], "durations": [1, 2, 1], "frame_rate": 25}
 
-Only `audio_filepath` (or `units`) and `text` are required; an empty text means untranscribed speech. `units` without
-`durations` are one a frame. A line without `id` is called by its audio path, or else by file name and line.
+Only `audio_filepath` (or `units`) and `text` are required; an empty text means untranscribed speech. Instead of `words`
+an `alignment_filepath` may name a TextGrid, CTM or JSON file. `units` without `durations` are one a frame. A line
+without `id` is called by its audio path, or else by file name and line.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from jaxslm.data.report import Report
 from jaxslm.data.sources import SPLITS, RawUtterance, split_of
 from jaxslm.data.sources.lines import read_json, read_lines
-from jaxslm.units.alignment import Word
+from jaxslm.units.alignment import ALIGNMENT_FILES, Word
 from jaxslm.units.units import UnitSequence, deduplicate
 
 
@@ -30,7 +31,7 @@ class FieldError(ValueError):
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     """Reads a manifest. Keys of the spec:
 
-    path: the file, or a folder with manifest.jsonl. audio_root: where audio paths start and must stay, if not the
+    path: the file, or a folder with manifest.jsonl. audio_root: where paths start and must stay, if not the
     manifest's own folder. heldout (0.05): fraction of the lines without `split`. language: of lines without `lang`.
     frame_rate: of units without one.
     """
@@ -71,7 +72,7 @@ def _utterance(
         raise FieldError("no field 'text'", "add the transcript (an empty one for untranscribed speech)")
     if record.get("offset"):
         raise FieldError("'offset' marks a segment of a longer file", "cut the audio into one file an utterance")
-    audio = _audio(record, root, folder)
+    audio = _file(record, "audio_filepath", root, folder)
     units = _part(_units, record, spec, where, report, what="units")
     if audio is None and units is None:
         raise FieldError("no field 'audio_filepath'", "name the audio file, relative to the manifest")
@@ -82,6 +83,9 @@ def _utterance(
         text=text,
         audio=audio,
         words=_part(_words, record, spec, where, report, what="word times"),
+        alignment=_part(
+            lambda record, _: _alignment(record, root, folder), record, spec, where, report, what="word times"
+        ),
         units=units,
         speaker=_text_field(record, "speaker") or "",
         language=_text_field(record, "lang") or _text_field(record, "language") or spec.get("language") or "",
@@ -109,9 +113,9 @@ def _text_field(record: dict, name: str) -> str | None:
     return value
 
 
-def _audio(record: dict, root: Path, folder: Path) -> Path | None:
-    """The audio file, inside `root` after links are followed."""
-    name = _text_field(record, "audio_filepath")
+def _file(record: dict, field: str, root: Path, folder: Path) -> Path | None:
+    """The file that a field names, inside `root` after links are followed."""
+    name = _text_field(record, field)
     if not name:
         return None
     try:
@@ -125,6 +129,13 @@ def _audio(record: dict, root: Path, folder: Path) -> Path | None:
         if isinstance(error, FieldError):
             raise
         raise FieldError(f"'{name[:80]}' cannot be a file ({error})", "correct the path") from error
+    return path
+
+
+def _alignment(record: dict, root: Path, folder: Path) -> Path | None:
+    path = _file(record, "alignment_filepath", root, folder)
+    if path is not None and path.suffix not in ALIGNMENT_FILES:
+        raise FieldError(f"'{path.name}' holds no word times", f"name one of {', '.join(ALIGNMENT_FILES)}")
     return path
 
 

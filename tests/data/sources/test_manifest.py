@@ -45,6 +45,12 @@ def test_all_fields(corpus):
     assert not report.entries
 
 
+def test_word_times_may_lie_in_a_file_of_another_folder(corpus):
+    (corpus / "all.ctm").write_text("a 1 0 0.5 hello\na 1 0.5 0.5 there\n")
+    (raw,), report = read_lines(corpus, AUDIO | {"id": "a", "alignment_filepath": "all.ctm"})
+    assert raw.alignment == (corpus / "all.ctm").resolve() and not report.entries
+
+
 def test_defaults(corpus):
     (raw,), _ = read_lines(corpus, AUDIO, language="en", heldout=0.0)
     assert (raw.id, raw.words, raw.units, raw.language, raw.split) == ("audio/a.b", None, None, "en", "train")
@@ -118,6 +124,9 @@ def test_bad_line_is_reported_with_file_line_and_cure_and_the_rest_is_used(corpu
         ("word times", {"words": [["Hello", 0, 0.5], ["there", 0.5]]}, "item 2 of 'words'"),
         ("word times", {"words": [["Hello", 0, float("nan")]]}, "item 1 of 'words'"),
         ("word times", {"words": "Hello there"}, "'words' holds a str"),
+        ("word times", {"alignment_filepath": "mfa/a.TextGrid"}, "no file 'mfa/a.TextGrid'"),
+        ("word times", {"alignment_filepath": "../secret.flac"}, "lies outside"),
+        ("word times", {"alignment_filepath": "audio/a.b.flac"}, "'a.b.flac' holds no word times"),
         ("units", {"units": [1, 2]}, "without a frame rate"),
         ("units", {"units": [1, 2], "durations": [1], "frame_rate": 50}, "2 units but 1 durations"),
         ("units", {"units": [1, -2], "frame_rate": 50}, "'units' is not a list of whole numbers"),
