@@ -46,6 +46,7 @@ def speech_text_lm() -> ConfigDict:
                 rope_scaling=None,  # Llama-3's fields, see nn/rope.py
                 norm_eps=1e-5,
                 qkv_bias=False,
+                output_bias=False,
                 qk_norm=False,
                 tied_embeddings=False,
                 activation="silu",  # silu | gelu_tanh

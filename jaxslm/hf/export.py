@@ -5,6 +5,7 @@ config.json, so nothing takes half a model for one.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import shutil
@@ -48,11 +49,23 @@ def finished_folder(out: Path) -> Iterator[Path]:
     unfinished.rename(out)
 
 
-def export_architecture(config: DecoderConfig, base: Mapping[str, Any]) -> Architecture:
-    """The family of the config.json the training started from if the model still is of it, else the one that fits."""
+def exported_as(
+    config: DecoderConfig, base: Mapping[str, Any], *, qwen_tokenizer: bool
+) -> tuple[Architecture, DecoderConfig]:
+    """(family, what its config.json says) that computes what `config` does.
+
+    The family of `base`, the config.json the training started from, if the model still is of it; else the one that
+    fits. Qwen2 without `qwen_tokenizer` (see tokenizer_files.py: read_as_qwen2) is written as Llama with attention
+    biases: the same function, with one more bias, of the output projection, that is zero.
+    """
     fitting = architecture_of(config)
+    if fitting.model_type == "qwen2" and not qwen_tokenizer:
+        config = dataclasses.replace(config, output_bias=True)
+        fitting = architecture_of(config)
     named = ARCHITECTURES.get(base.get("model_type"))
-    return named if named is not None and {named.model_type, fitting.model_type} <= {"llama", "mistral"} else fitting
+    if named is not None and {named.model_type, fitting.model_type} == {"llama", "mistral"} and not config.qkv_bias:
+        return named, config
+    return fitting, config
 
 
 def write_weights(
