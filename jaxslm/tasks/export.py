@@ -16,7 +16,16 @@ from jaxslm.hf.export import exported_as, finished_folder, write_configs, write_
 from jaxslm.hf.tensors import DTYPES
 from jaxslm.hf.tokenizer_files import read_as_qwen2, write_tokenizer
 from jaxslm.models.decoder import DecoderConfig
-from jaxslm.tasks.base import load_run_tokenizer, read_base_config
+from jaxslm.tasks.base import (
+    EXPORT_FILE,
+    SIDE_CAR,
+    TEXT_TOKENIZER,
+    UNITS,
+    copy_tokenizer,
+    load_run_tokenizer,
+    read_base_config,
+    read_export,
+)
 from jaxslm.tasks.card import model_card
 from jaxslm.training.checkpoint import CheckpointError, damage, saved_steps
 from jaxslm.training.metrics import read_rows
@@ -27,9 +36,6 @@ from jaxslm.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 VOCABULARY_FILE = "vocabulary.json"
-UNITS = "units"
-EXPORT_FILE = "jaxslm.json"
-SIDE_CAR = "speech_tokenizer"
 MAX_FILE_GB = 5.0
 
 
@@ -49,12 +55,12 @@ def newest_step(checkpoints: Path, step: int | None = None) -> int:
 
 def exported_step(folder: Path) -> int:
     """The step a folder was exported from. Raises ValueError if it is no finished export of ours."""
-    path = folder / EXPORT_FILE
-    if not (folder / "config.json").exists() or not path.exists():
+    exported = read_export(folder)
+    if not (folder / "config.json").exists() or not exported:
         raise ValueError(
             f"{folder} is no finished export (no config.json or no {EXPORT_FILE}); remove it and export again"
         )
-    return json.loads(path.read_text())["step"]
+    return exported["step"]
 
 
 def export_run(
@@ -103,7 +109,11 @@ def export_run(
         shutil.copytree(workdir / UNITS, folder / SIDE_CAR)
         _write_side_car(folder / SIDE_CAR, vocabulary)
         shutil.copyfile(workdir / "config.json", folder / "training_config.json")
-        (folder / EXPORT_FILE).write_text(json.dumps({"step": step, "dtype": dtype}) + "\n")
+        if source is not None:
+            copy_tokenizer(source, folder / TEXT_TOKENIZER)
+        name = TEXT_TOKENIZER if source else config.data.tokenizer
+        exported = {"step": step, "dtype": dtype, "tokenizer": name, "vocabulary": vocabulary.to_json()}
+        (folder / EXPORT_FILE).write_text(json.dumps(exported) + "\n")
         if (workdir / "base" / "LICENSE").exists():
             shutil.copyfile(workdir / "base" / "LICENSE", folder / "LICENSE")
         settings = json.loads((folder / "tokenizer_config.json").read_text())
