@@ -146,7 +146,9 @@ def load_tokenizer(name: str):
     if path.is_dir():
         found = [path / f for f in ("tokenizer.json", "tokenizer.model") if (path / f).exists()]
         if not found:
-            raise ValueError(f"{path}: holds neither tokenizer.json nor tokenizer.model")
+            raise ValueError(
+                f"{path} holds neither tokenizer.json nor tokenizer.model: copy the tokenizer's files there"
+            )
         path = found[0]
     if not path.exists():
         raise ValueError(

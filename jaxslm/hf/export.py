@@ -36,14 +36,17 @@ class Array(Protocol):
 def finished_folder(out: Path) -> Iterator[Path]:
     """A folder OUT.incomplete to write into; it becomes OUT at the end. Left as it is if anything fails.
 
-    Raises ValueError if OUT is there already and not empty.
+    Raises ValueError if OUT is there already and not empty, OSError naming the folder if writing fails.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: remove it, or write to another folder")
     unfinished = out.with_name(f"{out.name}.incomplete")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    yield unfinished
+    try:
+        yield unfinished
+    except OSError as error:
+        raise OSError(f"{error}; {unfinished} is unfinished and no model: export again where there is room") from error
     if out.exists():
         out.rmdir()
     unfinished.rename(out)

@@ -100,7 +100,7 @@ def load_decoder(
     leaves, treedef = jax.tree_util.tree_flatten_with_path(model)
     loaded = []
     for path, old in leaves:
-        ours = _name(path)
+        ours = parameter_name(path)
         if ours in TABLES:
             new = _table(folder, names[ours], old, ours, text_size, size, new_rows, key)
         else:
@@ -110,7 +110,8 @@ def load_decoder(
     return jax.tree_util.tree_unflatten(treedef, loaded)
 
 
-def _name(path: tuple) -> str:
+def parameter_name(path: tuple) -> str:
+    """Such as "layers/attention/query/weight", of a path in the tree of a Decoder."""
     keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
     return "/".join(keys[:-1] if keys[-1] == "value" else keys)
 
@@ -137,7 +138,7 @@ def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> Tens
             "config.json does not have: the weights belong to another model"
         )
     model = jax.eval_shape(functools.partial(Decoder, config), jax.random.key(0))
-    plain = {_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    plain = {parameter_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     for ours, theirs in names.items():
         stacked = ours.startswith("layers/")
         shape = plain[ours][1:] if stacked else plain[ours]

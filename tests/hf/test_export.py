@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, normalizers
 
 from jaxslm.configure import read_config
 from jaxslm.hf.architectures import ARCHITECTURES, architecture_of, write_config
@@ -115,17 +117,42 @@ def test_too_little_room_is_seen_before(run, tmp_path, monkeypatch):
         export_run(run, read_config(run), tmp_path / "out", progress=False)
 
 
-def test_an_export_that_differs_is_not_equal(run, tmp_path):
-    """The check bites: one weight of one layer, one row of one unit."""
-    from safetensors.numpy import save_file
+def double(folder, name, row):
+    state = load_file(folder / "model.safetensors")
+    state[name][row] *= 2
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
-    for name, row in (("model.layers.1.mlp.up_proj.weight", slice(None)), ("model.embed_tokens.weight", 270)):
-        folder = tmp_path / name
-        shutil.copytree(run / "exports" / "4", folder)
-        state = load_file(folder / "model.safetensors")
-        state[name][row] *= 2
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        assert not verify_export(run, read_config(run), folder, 4).equal
+
+def say(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def read_otherwise(folder):
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    made.normalizer = normalizers.NFKC()
+    made.save(str(folder / "tokenizer.json"))
+
+
+DIFFERENT = {
+    "layer": (lambda f: double(f, "model.layers.1.mlp.up_proj.weight", slice(None)), "up/weight is not that"),
+    "row": (lambda f: double(f, "model.embed_tokens.weight", 270), "embedding/weight is not that"),
+    "theta": (lambda f: say(f, rope_theta=1.1e4), "config.json means model.rope_theta=11000.0"),
+    "epsilon": (lambda f: say(f, rms_norm_eps=2e-5), "config.json means model.norm_eps=2e-05"),
+    "text": (read_otherwise, "the text .* has other ids"),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_an_export_that_differs_is_not_equal(what, run, tmp_path):
+    """The check bites."""
+    folder = tmp_path / "out"
+    shutil.copytree(run / "exports" / "4", folder)
+    change, message = DIFFERENT[what]
+    change(folder)
+    report = verify_export(run, read_config(run), folder, 4)
+    assert not report.equal
+    assert re.search(message, str(report)), report
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -133,7 +133,7 @@ def begin(token, token_id):
     return processors.TemplateProcessing(single=f"{token} $A", special_tokens=[(token, token_id)])
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma", "mistral"])
 def test_bytes(tmp_path, model_type):
     tokenizer = load_tokenizer("byte")
     theirs, vocabulary = export(tmp_path, tokenizer, None, model_type=model_type)
