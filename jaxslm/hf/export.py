@@ -6,7 +6,6 @@ config.json, so nothing takes half a model for one.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxslm.hf.architectures import ARCHITECTURES, Architecture, architecture_of, write_config
-from jaxslm.hf.tensors import TensorWriter
+from jaxslm.hf.tensors import DTYPES, TABLES, TensorWriter, ahead
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.vocabulary import Vocabulary
 
@@ -98,32 +97,33 @@ def write_weights(
         for ours, theirs in stacked.items():
             shapes[theirs.format(layer)] = _their_shape(ours, arrays[ours].shape[1:], n_rows)
     try:
-        cpu = jax.local_devices(backend="cpu")[0]  # XLA turns and casts on all cores what numpy would on one
+        cpu = jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX was told to know no CPU
         cpu = jax.local_devices()[0]
-    with TensorWriter(folder, shapes, dtype, max_file_bytes) as writer, jax.default_device(cpu):
-        convert = functools.partial(_convert, dtype=writer.dtype)
-        for ours, theirs in names.items():
-            array, offset = arrays[ours], architecture.norm_offset if ours.endswith("/scale") else 0.0
+
+    def pieces() -> Iterator[tuple[str, slice]]:
+        for ours in names:
+            axis = 1 if ours == "head/weight" else 0
+            yield from ((ours, piece) for piece in arrays[ours].pieces(axis, n_rows if ours in TABLES else None))
+
+    def converted(job: tuple[str, slice]) -> np.ndarray:
+        ours, piece = job
+        values = arrays[ours][:, piece] if ours == "head/weight" else arrays[ours][piece]
+        if ours.endswith("/scale") and architecture.norm_offset:
+            values = values - np.float32(architecture.norm_offset)
+        values = values.astype(DTYPES[dtype][1])
+        turned = ours == "head/weight" or values.ndim == 3
+        # JAX copies what is transposed in blocks, four times as fast as numpy does.
+        return np.asarray(jax.device_put(values.swapaxes(-1, -2), cpu)) if turned else values
+
+    with TensorWriter(folder, shapes, dtype, max_file_bytes) as writer:
+        for (ours, piece), values in ahead(converted, pieces()):
             if ours in stacked:
-                for piece in array.pieces(0):
-                    values = np.asarray(convert(array[piece], offset, turn=len(array.shape) == 3))
-                    for layer, value in enumerate(values, piece.start):
-                        progress(writer.write(theirs.format(layer), value))
-            elif ours == "head/weight":
-                for piece in array.pieces(1, n_rows):
-                    progress(writer.write(theirs, np.asarray(convert(array[:, piece], offset, turn=True)), piece.start))
+                for layer, value in enumerate(values, piece.start):
+                    progress(writer.write(names[ours].format(layer), value))
             else:
-                for piece in array.pieces(0, n_rows if ours == "embedding/weight" else None):
-                    progress(writer.write(theirs, np.asarray(convert(array[piece], offset, turn=False)), piece.start))
+                progress(writer.write(names[ours], values, piece.start))
     return writer.total_bytes
-
-
-@functools.partial(jax.jit, static_argnames=("turn", "dtype"))
-def _convert(array: jax.Array, offset: float, *, turn: bool, dtype: np.dtype) -> jax.Array:
-    """From our parameter, [..., in, out] or [..., out], to theirs."""
-    array = array - offset
-    return (array.swapaxes(-1, -2) if turn else array).astype(dtype)
 
 
 def _their_shape(ours: str, shape: tuple[int, ...], n_rows: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ Legend: V rows of our embedding (padded), P rows of theirs, D model.
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxslm.hf.architectures import DERIVED, Architecture, read_config, read_original_config, sliding_window
-from jaxslm.hf.tensors import TensorFolder
+from jaxslm.hf.tensors import TABLES, TensorFolder, ahead
 from jaxslm.models.decoder import Decoder, DecoderConfig
 
 log = logging.getLogger(__name__)
 
 NEW_ROWS = ("mean", "mean_noise", "random")
 NOISE = 1e-5  # of "mean_noise": the variance of new rows over that of the old ones
-TABLES = ("embedding/weight", "head/weight")
+ROWS_CHECKED = 256  # of a tensor at a time: they stay in the cache of the processor
 
 
 def is_hf_folder(folder: Path) -> bool:
@@ -102,12 +103,12 @@ def load_decoder(
     for path, old in leaves:
         ours = parameter_name(path)
         if ours in TABLES:
-            new = _table(folder, names[ours], old, ours, text_size, size, new_rows, key)
-        else:
-            convert = _conversion(ours, source.architecture, model.config.head_dim)
-            new = _parameter(folder, names[ours], old, convert)
-        loaded.append(jax.block_until_ready(new))
-    return jax.tree_util.tree_unflatten(treedef, loaded)
+            loaded.append(_table(folder, names[ours], old, ours, text_size, size, new_rows, key))
+            continue
+        offset = source.architecture.norm_offset if ours.endswith("/scale") else 0.0
+        interleaved = source.architecture.interleaved and ours.split("/")[-2] in ("query", "key")
+        loaded.append(_parameter(folder, names[ours], old, offset, model.config.head_dim if interleaved else 0))
+    return jax.block_until_ready(jax.tree_util.tree_unflatten(treedef, loaded))
 
 
 def parameter_name(path: tuple) -> str:
@@ -163,76 +164,59 @@ def _some(names: Sequence[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more tensors" if len(names) > 1 else "")
 
 
-def _conversion(ours: str, architecture: Architecture, head: int) -> Callable[[jax.Array], jax.Array]:
-    """From tensors of theirs, [..., out, in] or [..., out], to ours in float32."""
-    if ours.endswith("/scale"):
-        return lambda x: x.astype(jnp.float32) + architecture.norm_offset
-    if ours.endswith("/bias"):
-        return lambda x: x.astype(jnp.float32)
-    interleaved = architecture.interleaved and ours.split("/")[-2] in ("query", "key")
+def _parameter(folder: TensorFolder, theirs: str, old: jax.Array, offset: float, interleaved_head: int) -> jax.Array:
+    """One parameter in the shards and in the memory of `old`, layer by layer where the name has a `{}`.
 
-    def convert(x: jax.Array) -> jax.Array:
-        if interleaved:  # rows of a head from (pair, half) to (half, pair)
-            x = x.reshape(*x.shape[:-2], -1, head // 2, 2, x.shape[-1]).swapaxes(-3, -2).reshape(x.shape)
-        return x.swapaxes(-1, -2).astype(jnp.float32)
-
-    return convert
-
-
-def _parameter(folder: TensorFolder, name: str, old: jax.Array, convert: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """One parameter in the shards of `old`, which is freed; where the name has a `{}`, those of all layers stacked.
-
-    The host reads bytes as they are stored, in the order they are stored; devices turn and cast them.
+    The host turns what it reads to [in, out] while it copies it; devices cast the layers read before. A head of
+    `interleaved_head` rows (0: not interleaved) goes from (pair, half) to (half, pair).
     """
-    n_layers = old.shape[0] if "{}" in name else 0
-    dtype = jnp.result_type(*(folder.dtype(name.format(layer)) for layer in range(n_layers or 1)))
-    turned = len(old.shape) - bool(n_layers) == 2
-    shape = (*old.shape[:-2], old.shape[-1], old.shape[-2]) if turned else old.shape
-    sharding, result_sharding = _turned(old) if turned else old.sharding, old.sharding
-    old.delete()
+    stacked = "{}" in theirs
+    shape, sharding = old.shape, old.sharding
+    if stacked:
+        shape = shape[1:]
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    order = np.arange(shape[-1])
+    if interleaved_head:
+        order = order.reshape(-1, interleaved_head // 2, 2).swapaxes(1, 2).reshape(-1)
 
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
-        if not n_layers:
-            return folder.read(name, index)
-        layers = range(*index[0].indices(n_layers))
-        out = np.empty(
-            (len(layers), *(len(range(*i.indices(n))) for i, n in zip(index[1:], shape[1:], strict=True))), dtype
-        )
-        for row, layer in enumerate(layers):
-            out[row] = folder.read(name.format(layer), index[1:])
-        return out
+    def stored(layer: int) -> jax.Array:
+        name = theirs.format(layer)
 
-    stored = jax.make_array_from_callback(shape, sharding, shard)
-    _check_finite(folder, name, stored)
-    return jax.jit(convert, out_shardings=result_sharding)(stored)
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            *rows, columns = index
+            return _read(folder, name, (order[columns] if interleaved_head else columns, *rows)).T
 
+        return jax.make_array_from_callback(shape, sharding, part)
 
-def _turned(array: jax.Array) -> Any:
-    """The sharding of `array` with its last two dimensions exchanged."""
-    sharding = array.sharding
-    if not isinstance(sharding, jax.sharding.NamedSharding):
-        return sharding
-    spec = [*sharding.spec, *[None] * (len(array.shape) - len(sharding.spec))]
-    spec[-2:] = spec[-1], spec[-2]
-    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec))
+    for layer, values in ahead(stored, range(old.shape[0] if stacked else 1)):
+        old = _put(old, values, layer, offset=offset, sharding=old.sharding)
+    return old
 
 
-@jax.jit
-def _finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(array).all()
+@functools.partial(jax.jit, static_argnames=("offset", "sharding"), donate_argnums=0)
+def _put(old: jax.Array, values: jax.Array, layer: int, *, offset: float, sharding: Any) -> jax.Array:
+    """`old` with `values + offset` in place of its layer, or of all of it if it has no axis of layers."""
+    values = values.astype(jnp.float32)
+    values = values + offset if offset else values
+    stacked = old.ndim - values.ndim
+    start = (layer,) * stacked + (0,) * values.ndim
+    new = jax.lax.dynamic_update_slice(old, values.reshape((1,) * stacked + values.shape), start)
+    return jax.lax.with_sharding_constraint(new, sharding)
 
 
-def _check_finite(folder: TensorFolder, name: str, stored: jax.Array) -> None:
-    """Raises ValueError naming the tensor if it has NaN or infinite values."""
-    if _finite(stored):
-        return
-    if "{}" in name:
-        broken = ~jnp.isfinite(stored).all(axis=tuple(range(1, stored.ndim)))
-        name = name.format(int(broken.argmax()))
-    raise ValueError(
-        f"{folder.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; use "
-        "another copy of it"
-    )
+def _read(folder: TensorFolder, name: str, index: Any) -> np.ndarray:
+    """`tensor[index]` as it is stored. Raises ValueError naming the tensor if it has NaN or infinite values."""
+    values = folder.read(name, index)
+    for first in range(0, len(values), ROWS_CHECKED):
+        rows = values[first : first + ROWS_CHECKED]
+        finite = (rows.view(np.uint16) & 0x7F80 < 0x7F80) if rows.dtype == "bfloat16" else np.isfinite(rows)
+        if not finite.all():
+            raise ValueError(
+                f"{folder.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "
+                "use another copy of it"
+            )
+    return values
 
 
 def _table(
@@ -243,30 +227,26 @@ def _table(
         return old
     n_rows = text_size or folder.shape(name)[0]
     transposed = ours == "head/weight"
-    shape = (old.shape[1], old.shape[0]) if transposed else old.shape
-    padded = -(-n_rows // shape[0]) * shape[0]  # a number of rows that the mesh can deal out as it does ours
+    axis = int(transposed)
+    shape = list(old.shape)
+    shape[axis] *= -(-n_rows // shape[axis])  # a number of rows that the mesh can deal out as it does ours
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(padded)
-        if stop <= n_rows:
-            return folder.read(name, (slice(start, stop), index[1]))
-        out = np.zeros((stop - start, len(range(*index[1].indices(shape[1])))), folder.dtype(name))
-        if start < n_rows:
-            stop = min(stop, n_rows)
-            out[: stop - start] = folder.read(name, (slice(start, stop), index[1]))
-        return out
+        rows, features = index[:: -1 if transposed else 1]
+        start, stop, _ = rows.indices(shape[axis])
+        values = _read(folder, name, (slice(start, min(stop, n_rows)), features))
+        values = np.pad(values, ((0, stop - start - len(values)), (0, 0))) if stop > n_rows else values
+        return values.T if transposed else values
 
-    sharding = _turned(old) if transposed else old.sharding
-    stored = jax.make_array_from_callback((padded, shape[1]), sharding, part)
-    _check_finite(folder, name, stored)
+    stored = jax.make_array_from_callback(tuple(shape), old.sharding, part)
     options = dict(n_rows=n_rows, text_size=text_size, size=size, new_rows=new_rows, transposed=transposed)
     extend = jax.jit(functools.partial(_extend, **options), out_shardings=old.sharding, donate_argnums=0)
-    return extend(old, stored, jax.random.fold_in(key, int(transposed)))
+    return extend(old, stored, jax.random.fold_in(key, axis))
 
 
 def _extend(
     old: jax.Array,
-    stored_PxD: jax.Array,
+    stored: jax.Array,
     key: jax.Array,
     *,
     n_rows: int,
@@ -275,15 +255,18 @@ def _extend(
     new_rows: str,
     transposed: bool,
 ) -> jax.Array:
-    """`old` with its first `text_size` rows from theirs and those up to `size` by `new_rows`."""
-    table_VxD = old.T if transposed else old
-    if new_rows != "random":
-        known_PxD = stored_PxD[:n_rows].astype(jnp.float32)
-        mean_D = known_PxD.mean(axis=0)
-        new = jnp.broadcast_to(mean_D, (size - text_size, len(mean_D)))
-        if new_rows == "mean_noise":  # sums of centred rows with normal factors have their covariance
-            factors = jax.random.normal(key, (size - text_size, n_rows)) * jnp.sqrt(NOISE / n_rows)
-            new = new + factors @ (known_PxD - mean_D)
-        table_VxD = jax.lax.dynamic_update_slice(table_VxD, new, (text_size, 0))
-    table_VxD = jax.lax.dynamic_update_slice(table_VxD, stored_PxD[:text_size].astype(jnp.float32), (0, 0))
-    return table_VxD.T if transposed else table_VxD
+    """`old` with its first `text_size` rows from theirs and those up to `size` by `new_rows`; columns if transposed."""
+    table = jax.lax.dynamic_update_slice(
+        old, (stored[:, :text_size] if transposed else stored[:text_size]).astype(jnp.float32), (0, 0)
+    )
+    if new_rows == "random":
+        return table
+    known_PxD = (stored.T if transposed else stored)[:n_rows].astype(jnp.float32)
+    mean_D = known_PxD.mean(axis=0)
+    new_NxD = jnp.broadcast_to(mean_D, (size - text_size, len(mean_D)))
+    if new_rows == "mean_noise":  # sums of centred rows with normal factors have their covariance
+        factors_NxP = jax.random.normal(key, (size - text_size, n_rows)) * jnp.sqrt(NOISE / n_rows)
+        new_NxD = new_NxD + factors_NxP @ known_PxD - factors_NxP.sum(axis=1, keepdims=True) * mean_D
+    return jax.lax.dynamic_update_slice(
+        table, new_NxD.T if transposed else new_NxD, (0, text_size) if transposed else (text_size, 0)
+    )

@@ -6,8 +6,11 @@ https://github.com/huggingface/safetensors: eight bytes of header length, a JSON
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import ml_dtypes  # registers bfloat16 with numpy
 import numpy as np
@@ -15,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 INDEX = "model.safetensors.index.json"
 SINGLE = ("model.safetensors", "consolidated.safetensors")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DTYPES = {
     "float32": ("F32", np.dtype(np.float32)),
@@ -22,7 +26,22 @@ DTYPES = {
     "float16": ("F16", np.dtype(np.float16)),
 }
 READABLE = dict(DTYPES.values()) | {"F64": np.dtype(np.float64)}
+TABLES = ("embedding/weight", "head/weight")  # our names of what has a row for each id
+WORKERS = 4  # threads that read or convert ahead of what is at hand
 HEADER_MULTIPLE = 8  # tensors begin at multiples of it, as the format's own writer has it
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """(item, work(item)) in order, made by WORKERS threads a few items ahead. What `work` raises is raised here."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        begun: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            begun.append((item, pool.submit(work, item)))
+            if len(begun) > WORKERS:
+                first, future = begun.popleft()
+                yield first, future.result()
+        for item, future in begun:
+            yield item, future.result()
 
 
 class TensorFolder:
@@ -31,6 +50,7 @@ class TensorFolder:
     def __init__(self, folder: Path):
         self.folder = folder
         self._files = {}
+        self._starts: dict[str, int] = {}  # of each tensor in its file; safe_open would copy what it is asked for
         self._where: dict[str, str] = {}
         for file in self._file_names():
             try:
@@ -43,6 +63,7 @@ class TensorFolder:
                         f"{folder}: {name} is both in {self._where[name]} and in {file}; remove one of them"
                     )
                 self._where[name] = file
+            self._starts |= _starts(folder / file)
 
     def _file_names(self) -> list[str]:
         index = self.folder / INDEX
@@ -81,14 +102,14 @@ class TensorFolder:
         """Raises ValueError naming the tensor if it is not of floats."""
         return READABLE[self._slice(name).get_dtype()]
 
-    def read(self, name: str, index: Sequence[slice]) -> np.ndarray:
-        """`tensor[index]` as it is stored; only these bytes are read."""
-        try:
-            return np.asarray(self._slice(name)[tuple(index)])
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{self.folder / self._where[name]}: {name} cannot be read ({error}): copy it again"
-            ) from error
+    def read(self, name: str, index: Any = ...) -> np.ndarray:
+        """`tensor[index]` as it is stored, mapped from its file for as long as the array lives: bytes are read where
+        they are used, and those of other shards never.
+        """
+        part = self._slice(name)
+        return np.memmap(
+            self.where(name), READABLE[part.get_dtype()], "r", self._starts[name], tuple(part.get_shape())
+        )[index]
 
     def where(self, name: str) -> Path:
         """The file that has the tensor."""
@@ -102,6 +123,14 @@ class TensorFolder:
                 "read; use the model in bfloat16, float16 or float32"
             )
         return part
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """Byte at which each tensor of a file with a valid header begins."""
+    with open(path, "rb") as file:
+        n_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_bytes))
+    return {name: 8 + n_bytes + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
 
 
 def plan_files(shapes: Mapping[str, Sequence[int]], dtype: str, max_bytes: int) -> dict[str, list[str]]:

@@ -21,7 +21,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxslm.generation.sampler import Sampling, generate
-from jaxslm.hf.load import TABLES, load_decoder, open_source, parameter_name
+from jaxslm.hf.load import load_decoder, open_source, parameter_name
+from jaxslm.hf.tensors import TABLES
 from jaxslm.hf.tokenizer_files import PROBES
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.base import load_run_tokenizer

@@ -84,7 +84,7 @@ class Checkpoints:
         self._saving: int | None = None
         self._failed: str | None = None
         self._orbax = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(), async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)
+            _handler(), async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)
         )
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,8 +127,8 @@ class Checkpoints:
         model = plain.pop("model")
         self._saving, self._arrays = step, _described(state)
         items = ocp.args.Composite(
-            model=ocp.args.StandardSave(model, save_args=jax.tree.map(_in_chunks, model)),
-            training=ocp.args.StandardSave(plain),
+            model=ocp.args.PyTreeSave(model, save_args=jax.tree.map(_in_chunks, model)),
+            training=ocp.args.PyTreeSave(plain),
         )
         try:
             self._orbax.save(self.folder / str(step), args=items)
@@ -193,7 +193,7 @@ class Checkpoints:
         _check_fits(self.folder / str(step), abstract_state)
         plain = to_plain(abstract_state)
         model = plain.pop("model")
-        items = ocp.args.Composite(model=ocp.args.StandardRestore(model), training=ocp.args.StandardRestore(plain))
+        items = ocp.args.Composite(model=_restoring(model), training=_restoring(plain))
         restored = self._orbax.restore(self.folder / str(step), args=items)
         return from_plain({"model": restored.model} | restored.training, abstract_state)
 
@@ -219,8 +219,8 @@ def restore_model(folder: Path, abstract_model: Any, step: int | None = None) ->
     plain = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or device), to_plain(abstract_model)
     )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as orbax:
-        restored = orbax.restore(folder / str(step), args=ocp.args.Composite(model=ocp.args.StandardRestore(plain)))
+    with ocp.Checkpointer(_handler()) as orbax:
+        restored = orbax.restore(folder / str(step), args=ocp.args.Composite(model=_restoring(plain)))
     return from_plain(restored.model, abstract_model), step
 
 
@@ -257,6 +257,16 @@ def _checksums(checkpoint: Path, item: str = "*") -> dict[str, list]:
     paths = sorted(path for path in checkpoint.glob(f"{item}/**/*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter lock
         return dict(zip((str(path.relative_to(checkpoint)) for path in paths), pool.map(entry, paths), strict=True))
+
+
+def _handler() -> ocp.CompositeCheckpointHandler:
+    """Writes without compression: trained floats shrink by a tenth at most, and exports would wait for it."""
+    items = {name: ocp.PyTreeCheckpointHandler(use_compression=False) for name in ("model", "training")}
+    return ocp.CompositeCheckpointHandler(**items)
+
+
+def _restoring(abstract: Any) -> ocp.args.PyTreeRestore:
+    return ocp.args.PyTreeRestore(abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
 
 
 def _in_chunks(array: jax.Array) -> ocp.SaveArgs:

@@ -36,7 +36,9 @@ def zeros(*shape: int) -> StoredArray:
 def open_model(checkpoint: Path) -> dict[str, StoredArray]:
     """Arrays of `checkpoint`/model by name ("layers/attention/query/weight"); nothing is read yet."""
     folder = checkpoint.absolute() / "model"
-    files = {"driver": "ocdbt", "base": f"file://{folder}"}
+    # Mapped files: read calls would copy everything once more.
+    base = {"driver": "file", "path": f"{folder}/", "file_io_mode": {"mode": "memmap"}}
+    files = {"driver": "ocdbt", "base": base}
     keys = tensorstore.KvStore.open(files).result().list().result()
     names = sorted(key.decode().removesuffix("/.zarray") for key in keys if key.endswith(b"/.zarray"))
 
