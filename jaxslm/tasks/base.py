@@ -37,8 +37,9 @@ TEXTLESS = "none"  # data.tokenizer of a run without text
 def open_base(config: ConfigDict, workdir: Path) -> Source | None:
     """The Hugging Face model named by init_from, None if there is none; `config` takes over its shape and tokenizer.
 
-    The config keeps a `model.rope_theta` that is not 0 and the tokenizer "none" (text is left out, as in TWIST). Raises
-    ValueError naming what is missing there or cannot be computed.
+    The config keeps a `model.rope_theta` that is not 0 and the tokenizer "none" (text is left out, as in TWIST); of an
+    export of a run it takes over tokenizer and units in any case. Raises ValueError naming what is missing there or
+    cannot be computed.
     """
     if not config.init_from:
         return None

@@ -221,3 +221,6 @@ def test_an_export_with_other_units_is_refused(tmp_path, no_preparation):
         speech_text_lm.make(config_from(base, **{"data.units.inventory": str(units)}), tmp_path / "run")
     with pytest.raises(ValueError, match="not a usable unit inventory"):  # the export's own, which is not there
         speech_text_lm.make(config_from(base), tmp_path / "run")
+    (base / "jaxslm.json").write_text(json.dumps(exported | {"tokenizer": "none"}))
+    with pytest.raises(ValueError, match="an export of speech alone: set data.tokenizer='none'"):
+        speech_text_lm.make(config_from(base), tmp_path / "run")
