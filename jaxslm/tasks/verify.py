@@ -31,9 +31,10 @@ from jaxslm.training.checkpoint import restore_model
 from jaxslm.vocabulary import Vocabulary
 
 TOLERANCE = 1e-3  # of a logit, in float32
-# Some inputs (ids never seen in training) are so ill-conditioned that transformers itself, in float32, is further than
-# TOLERANCE from transformers in float64. There ours may be this many times as far from those as transformers is.
-OWN_ERRORS = 3
+# At some positions (ids never seen in training) rounding grows so much that transformers itself, in float32, is further
+# than TOLERANCE from transformers in float64. Where a logit differs by more, ours may be this many times as far from
+# float64 as transformers is: the largest distance, of those positions alone, and the median, of all others.
+LARGEST_RATIO, MEDIAN_RATIO = 10, 3
 NEW_TOKENS = 64
 LONG = 2048  # longest row that is compared
 
@@ -67,7 +68,9 @@ class Report:
         largest = max(self.differences.values())
         verdict = "equal" if self.equal else "NOT equal:\n  " + "\n  ".join(self.problems)
         allowed = f"{TOLERANCE:g} is allowed" + (
-            f", or {OWN_ERRORS} x that of transformers from its float64" if self.own_errors else ""
+            f", or from float64 {LARGEST_RATIO} x that of transformers, median {MEDIAN_RATIO} x"
+            if self.own_errors
+            else ""
         )
         return "\n".join([*lines, f"largest difference {largest:.2e} ({allowed}): {verdict}"])
 
@@ -88,18 +91,18 @@ def verify_export(workdir: Path, config: ConfigDict, folder: Path, step: int) ->
             f"ids: {vocabulary.size} in the run, {theirs.config.vocab_size} rows and {len(tokenizer)} tokens exported"
         )
     inputs = hard_inputs(vocabulary, min(LONG, theirs.config.max_position_embeddings))
-    differences, own_errors, expected = {}, {}, {}
+    differences, own_errors, computed, expected = {}, {}, {}, {}
     for name, tokens_BxT in inputs.items():
         expected[name] = _their_logits(theirs, tokens_BxT)
-        logits = np.asarray(_logits(model, tokens_BxT))[..., : vocabulary.size]
-        differences[name] = _largest(logits, expected[name])
+        computed[name] = np.asarray(_logits(model, tokens_BxT))[..., : vocabulary.size]
+        differences[name] = _largest(computed[name], expected[name])
     if suspects := [name for name, difference in differences.items() if not difference <= TOLERANCE]:
         exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, local_files_only=True).eval()
     for name in suspects:
         truth = _their_logits(exact, inputs[name])
         own_errors[name] = _largest(expected[name], truth)
-        differences[name] = _largest(np.asarray(_logits(model, inputs[name]))[..., : vocabulary.size], truth)
-        if not differences[name] <= max(TOLERANCE, OWN_ERRORS * own_errors[name]):
+        differences[name] = _largest(computed[name], truth)
+        if not rounding_explains(computed[name], expected[name], truth):
             problems.append(f"logits of {name} differ by {differences[name]:.2e}")
     greedy, problem = _compare_greedy(model, theirs, vocabulary, inputs["mixed modalities"][:, :32])
     problems += problem
@@ -119,6 +122,15 @@ def _their_logits(model, tokens_BxT: np.ndarray) -> np.ndarray:
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max()) if a.shape == b.shape else float("inf")
+
+
+def rounding_explains(ours: np.ndarray, theirs: np.ndarray, truth: np.ndarray) -> bool:
+    """Whether float32 logits `ours` are about as far from float64 ones as `theirs` are; see LARGEST_RATIO."""
+    if not ours.shape == theirs.shape == truth.shape or not np.isfinite(ours).all():
+        return False
+    ours, theirs = np.abs(ours - truth), np.abs(theirs - truth)
+    largest = ours.max() <= max(TOLERANCE, LARGEST_RATIO * theirs.max())
+    return bool(largest and np.median(ours) <= MEDIAN_RATIO * np.median(theirs))
 
 
 def _read_back(
