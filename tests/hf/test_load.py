@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -234,6 +235,22 @@ def test_what_is_broken_is_named(kind, tmp_path):
     damage(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
+
+
+def test_types_that_differ_by_layer(tmp_path):
+    write_random("llama2", tmp_path)
+    name = "model.layers.{}.mlp.up_proj.weight"
+    types = [np.float32, ml_dtypes.bfloat16, np.float16]
+
+    def cast(state):
+        state |= {name.format(i): state[name.format(i)].astype(dtype) for i, dtype in enumerate(types)}
+
+    edit_tensors(tmp_path, cast)
+    state = load_file(tmp_path / "model.safetensors")
+    loaded = np.asarray(load(tmp_path).layers.feed_forward.up.weight[...])
+    for i, dtype in enumerate(types):
+        assert state[name.format(i)].dtype == dtype
+        np.testing.assert_array_equal(loaded[i], state[name.format(i)].astype(np.float32).T)
 
 
 def test_a_tokenizer_larger_than_the_embedding(tmp_path):
