@@ -1,5 +1,6 @@
 """A run of speech_text_lm as a Hugging Face model folder: weights, tokenizer, unit inventory, model card."""
 
+import dataclasses
 import json
 import logging
 import re
@@ -31,6 +32,7 @@ from jaxslm.training.checkpoint import CheckpointError, damage, saved_steps
 from jaxslm.training.metrics import read_rows
 from jaxslm.training.stored import open_model, zeros
 from jaxslm.training.workdir import PROVENANCE_FILE
+from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -106,7 +108,8 @@ def export_run(
                 max_file_bytes=int(max_file_gb * 1e9),
                 progress=bar.update,
             )
-        shutil.copytree(workdir / UNITS, folder / SIDE_CAR)
+        inventory = UnitInventory.load(workdir / UNITS)
+        dataclasses.replace(inventory, encoder_folder="").save(folder / SIDE_CAR)  # a place on this machine alone
         _write_side_car(folder / SIDE_CAR, vocabulary)
         shutil.copyfile(workdir / "config.json", folder / "training_config.json")
         if source is not None:
