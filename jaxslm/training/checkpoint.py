@@ -145,6 +145,7 @@ class Checkpoints:
             self.failed(self._saving, error)
             return
         self._saving = self._failed = None
+        self._remove_unfinished()
         self.delete_oldest()
 
     def delete_oldest(self) -> None:
@@ -173,7 +174,7 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         """Half a checkpoint on a full disk is in the way of the next. Some of its writers may still be at work when the
-        failure of another is known, so this is tried again before the next save."""
+        failure of another is known, so this is tried again before the next save and after it."""
         if jax.process_index() == 0:
             for path in _unfinished(self.folder):
                 shutil.rmtree(path, ignore_errors=True)
