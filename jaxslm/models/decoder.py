@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxslm.nn.attention import IMPLEMENTATIONS, attend
-from jaxslm.nn.layers import Embedding, Linear, RMSNorm
+from jaxslm.nn.layers import Embedding, Linear, RMSNorm, at_least_float32
 from jaxslm.nn.rope import RopeScaling, frequencies, rotary_table, rotate
 from jaxslm.sharding import Constrain, no_constraint
 
@@ -56,7 +56,7 @@ class DecoderConfig:
     activation: str = "silu"  # of the gated feed-forward, see ACTIVATIONS
     embedding_scale: float = 1.0  # Gemma: sqrt(d_model)
     initializer_range: float = 0.02
-    dtype: str = "float32"  # of the computation: "float32" or "bfloat16"
+    dtype: str = "float32"  # of the computation: float32 | bfloat16 | float64 (to compare with; under jax.enable_x64)
     attention: str = "auto"
     remat: str = "none"
     scan_unroll: int = 1
@@ -79,7 +79,7 @@ class DecoderConfig:
             ("remat", REMAT_POLICIES),
             ("attention", IMPLEMENTATIONS),
             ("activation", ACTIVATIONS),
-            ("dtype", ("float32", "bfloat16")),
+            ("dtype", ("float32", "bfloat16", "float64")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"model.{name}='{getattr(self, name)}' is not one of {', '.join(known)}.")
@@ -266,8 +266,9 @@ class Decoder(nnx.Module):
         return self.embedding.weight[...].T if self.head is None else self.head.weight[...]
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """float32 logits [..., V] of hidden states [..., D]. Padding ids are not masked here."""
-        return jnp.dot(hidden, self.unembedding().astype(hidden.dtype), preferred_element_type=jnp.float32)
+        """Logits [..., V], float32 at least, of hidden states [..., D]. Padding ids are not masked here."""
+        wide = at_least_float32(hidden.dtype)
+        return jnp.dot(hidden, self.unembedding().astype(hidden.dtype), preferred_element_type=wide)
 
 
 def parameter_count(config: DecoderConfig) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from jaxslm.nn.layers import at_least_float32
 from jaxslm.sharding import Constrain, no_constraint
 
 IMPLEMENTATIONS = ("auto", "xla", "blocked", "splash", "cudnn")
@@ -91,7 +92,7 @@ def _softmax_attention(q, k, v, visible_BxTxS) -> jax.Array:
 
 
 def _scores(q, k, visible_BxTxS) -> jax.Array:
-    scores = jnp.einsum("bkgtc,bksc->bkgts", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bkgtc,bksc->bkgts", q, k, preferred_element_type=at_least_float32(q.dtype))
     return jnp.where(visible_BxTxS[:, None, None], scores, jnp.finfo(jnp.float32).min)
 
 
@@ -100,7 +101,7 @@ def _softmax_attention_forward(q, k, v, visible_BxTxS):
     highest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
-    context = jnp.einsum("bkgts,bksc->bkgtc", weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
+    context = jnp.einsum("bkgts,bksc->bkgtc", weights.astype(v.dtype), v, preferred_element_type=total.dtype) / total
     return context.astype(v.dtype), (q, k, v, visible_BxTxS, context.astype(v.dtype), highest + jnp.log(total))
 
 
@@ -108,8 +109,8 @@ def _softmax_attention_backward(saved, d_context):
     q, k, v, visible_BxTxS, context, log_total = saved
     weights = jnp.exp(_scores(q, k, visible_BxTxS) - log_total)
     d_v = jnp.einsum("bkgts,bkgtc->bksc", weights.astype(v.dtype), d_context)
-    d_weights = jnp.einsum("bkgtc,bksc->bkgts", d_context, v, preferred_element_type=jnp.float32)
-    mean = jnp.sum((d_context * context).astype(jnp.float32), axis=-1, keepdims=True)  # of d_weights, by the weights
+    d_weights = jnp.einsum("bkgtc,bksc->bkgts", d_context, v, preferred_element_type=weights.dtype)
+    mean = jnp.sum((d_context * context).astype(weights.dtype), axis=-1, keepdims=True)  # of d_weights, by the weights
     d_scores = (weights * (d_weights - mean)).astype(q.dtype)
     d_q, d_k = jnp.einsum("bkgts,bksc->bkgtc", d_scores, k), jnp.einsum("bkgts,bkgtc->bksc", d_scores, q)
     return d_q, d_k, d_v, None

@@ -10,6 +10,11 @@ from flax import nnx
 from jaxslm.sharding import Constrain, no_constraint
 
 
+def at_least_float32(dtype) -> jnp.dtype:
+    """What sums and exponentials of values of `dtype` are computed in."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
     return std * jax.random.normal(key, shape, jnp.float32)
 
@@ -29,7 +34,7 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
+    """Root-mean-square norm over the last axis, computed in float32 at least (Zhang & Sennrich 2019)."""
 
     def __init__(self, dim: int, *, eps: float = 1e-5):
         # Norm scales are small: replicated (no axis) rather than sharded like the features they scale.
@@ -37,9 +42,9 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x32 = x.astype(jnp.float32)
-        inverse_rms = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return (x32 * inverse_rms).astype(x.dtype) * self.scale[...].astype(x.dtype)
+        wide = x.astype(at_least_float32(x.dtype))
+        inverse_rms = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+        return (wide * inverse_rms).astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxslm.nn.layers import at_least_float32
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -45,6 +47,6 @@ def rotary_table(positions_BxT: jax.Array, freq: np.ndarray) -> tuple[jax.Array,
 def rotate(x_BxTxHxC: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Rotates pair (i, i + C/2) of every head by its position's angle."""
     cos, sin = table
-    first, second = jnp.split(x_BxTxHxC.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x_BxTxHxC.astype(at_least_float32(x_BxTxHxC.dtype)), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BxTxHxC.dtype)

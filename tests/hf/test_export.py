@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, normalizers
@@ -19,7 +18,7 @@ from jaxslm.hf.export import exported_as
 from jaxslm.hf.tensors import TensorWriter
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.tasks.export import export_run, exported_step
-from jaxslm.tasks.verify import rounding_explains, verify_export
+from jaxslm.tasks.verify import verify_export
 from tests.hf.families import FAMILIES, random_model
 
 
@@ -37,7 +36,7 @@ def test_exports_of_a_running_job(run):
     assert exported_step(run / "exports" / "4") == 4
     report = verify_export(run, read_config(run), run / "exports" / "4", 4)
     assert report.equal, str(report)
-    assert max(report.differences.values()) < 1e-3 and not report.own_errors
+    assert max(report.differences.values()) < 1e-3 and not report.exact
     assert report.greedy_tokens == 128 and report.round_trips == 2 + 20 + 2
 
 
@@ -133,16 +132,6 @@ def read_otherwise(folder):
     made = Tokenizer.from_file(str(folder / "tokenizer.json"))
     made.normalizer = normalizers.NFKC()
     made.save(str(folder / "tokenizer.json"))
-
-
-@pytest.mark.parametrize(("bulk", "tail", "explained"), [(1.5, 4, True), (5, 1, False), (1, 20, False)])
-def test_rounding_explains_the_tail_only(bulk, tail, explained):
-    rng = np.random.default_rng(0)
-    truth = rng.normal(size=(2, 8, 50))
-    error = rng.normal(size=truth.shape) * 1e-5
-    grown = np.where(np.arange(8)[:, None] == 3, 1e3, 1.0)  # one position where rounding grows
-    factor = np.where(np.arange(8)[:, None] == 3, tail, bulk)
-    assert rounding_explains(truth + error * grown * factor, truth - error * grown, truth) is explained
 
 
 DIFFERENT = {
