@@ -151,3 +151,26 @@ def test_bad_item_files_are_named(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_items(path)
+
+
+def test_errors_are_those_of_libriabx2(tmp_path):
+    """What zerospeech-libriabx2 0.9.8 says of the same files (within context, 10 items a group, 7 speakers of X)."""
+    rng = np.random.default_rng(7)
+    lines, files, means = [HEADER.strip()], {}, rng.normal(size=(5, 8))
+    for speaker in range(8):
+        parts, at = [], 0
+        for context, phone in itertools.product(range(6), range(5)):
+            for _ in range(rng.integers(0, 7)):
+                n = int(rng.integers(3, 12))
+                parts.append(means[phone] + 0.4 * rng.normal(size=8) + 1.6 * rng.normal(size=(n, 8)))
+                times = f"{at * 0.02:.4f} {(at + n) * 0.02 + 0.013:.4f}"
+                lines.append(f"f{speaker} {times} p{phone} c{context} d{context} s{speaker}")
+                at += n
+        files[f"f{speaker}"] = np.concatenate(parts).astype(np.float32)
+    (tmp_path / "a.item").write_text("\n".join(lines) + "\n")
+    errors = abx_errors(read_items(tmp_path / "a.item"), files, 50.0, across_speakers=7)
+    assert errors == {
+        "within": pytest.approx(0.18455184996128082, abs=1e-6),
+        "across": pytest.approx(0.18218635022640228, abs=1e-6),
+        "items": 676,
+    }
