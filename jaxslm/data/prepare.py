@@ -71,7 +71,7 @@ def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, w
       OSError: a full disk. Nothing is left behind in either case.
     """
     config = _settings(data_config)
-    given = _given_inventory(config["units"])
+    given = given_inventory(config["units"])
     folder = Path(cache) / _fingerprint(config, given)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder) as alone:
@@ -128,7 +128,7 @@ def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _given_inventory(units: dict) -> UnitInventory | None:
+def given_inventory(units: dict) -> UnitInventory | None:
     """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
     if not units:
         return None

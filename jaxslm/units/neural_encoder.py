@@ -13,6 +13,8 @@ import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.hf.speech import load_speech_encoder, weight_files
+from jaxslm.models.speech_encoder import SpeechEncoder
+from jaxslm.models.whisper_encoder import WhisperEncoder
 
 # Clips are padded to the next of these: a program each, not one a length.
 BUCKET_SECONDS = (2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32)
@@ -26,7 +28,7 @@ class NeuralEncoder:
 
     def __init__(self, name: str, layer: int, dtype: str = "float32", batch_seconds: float = 32):
         self.name, self.batch_seconds = name, batch_seconds
-        self.model = load_speech_encoder(name, layer=layer, dtype=dtype)
+        self.model = self._load(layer, dtype)
         self.config = self.model.config
         self.frame_rate, self.dim = self.config.frame_rate, self.config.d_model
         # With what the last window reaches beyond its hop, a bucket is whole frames to its end.
@@ -34,7 +36,14 @@ class NeuralEncoder:
         shortest, longest = self.config.row_samples
         buckets = (seconds * SAMPLE_RATE + max(beyond, 0) for seconds in BUCKET_SECONDS)
         self.buckets = sorted({min(max(bucket, shortest), longest) for bucket in buckets})
-        self._run = jax.jit(lambda model, samples_BxN, lengths_B: model(samples_BxN, lengths_B)[0])
+        self._run = jax.jit(self._outputs)
+
+    def _load(self, layer: int, dtype: str) -> SpeechEncoder | WhisperEncoder:
+        return load_speech_encoder(self.name, layer=layer, dtype=dtype)
+
+    @staticmethod
+    def _outputs(model, samples_BxN: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        return model(samples_BxN, lengths_B)[0]
 
     @functools.cached_property
     def weights_sha256(self) -> str:
