@@ -32,12 +32,23 @@ def units(parser: argparse.ArgumentParser) -> str:
     flags = parser.parse_args()
     if flags.workdir:
         data_config = read_config(flags.workdir).data
-        folder = prepare(data_config, Path(data_config.cache).expanduser()).folder
+        prepared = prepare(data_config, Path(data_config.cache).expanduser())
+        folder, inventory = prepared.folder, prepared.inventory
     else:
-        folder = flags.records
+        folder, inventory = flags.records, None
+    if flags.inventory or inventory is None:
+        inventory = UnitInventory.load(flags.inventory or inventory_folder(folder))
     options = {name: getattr(flags, name) for name in ("split", "phones", "items", "changed_clips")}
-    inventory = UnitInventory.load(flags.inventory or folder / "inventory")
     return summary(evaluate_units(Records(folder), inventory, flags.out, **options))
+
+
+def inventory_folder(records: Path) -> Path:
+    """Where the only inventory of the records lies, beside them or with its units."""
+    found = sorted(path.parent for pattern in ("", "*/") for path in records.glob(f"{pattern}inventory/inventory.json"))
+    if len(found) != 1:
+        listed = ", ".join(map(str, found)) or "none"
+        raise ValueError(f"{records}: the unit inventories there are {listed}; name one by --inventory=FOLDER")
+    return found[0]
 
 
 SUITES = {"units": units}

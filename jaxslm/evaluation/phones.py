@@ -43,7 +43,7 @@ def load_phones(source: str) -> Callable[[Utterance], tuple[Word, ...]]:
     """What gives the phones of an utterance: "pocketsphinx" (English), or a folder of TextGrid files with a tier
     "phones", named by the id of the utterance ("corpus/a/b": a/b.TextGrid or b.TextGrid).
 
-    The function raises AlignmentError for an utterance without phones.
+    The function raises ValueError (AlignmentError) for an utterance without phones.
 
     Raises:
       ValueError: PocketSphinx is not installed, or no such folder.

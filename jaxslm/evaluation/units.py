@@ -18,9 +18,9 @@ from jaxslm.evaluation.phone_units import phone_unit_metrics, unit_metrics
 from jaxslm.evaluation.phones import SILENCE, load_phones, phone_labels
 from jaxslm.evaluation.picture import plot_phones_by_units
 from jaxslm.evaluation.robustness import CHANGES, unit_edit_distance
-from jaxslm.units.alignment import AlignmentError, Word
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.words import Word
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _count(
         units = utterance.units[inventory.sha256]
         try:
             intervals = phones_of(utterance)
-        except AlignmentError as error:
+        except ValueError as error:  # AlignmentError, or a TextGrid that cannot be read
             failures[utterance.id] = str(error)
             continue
         ids.append(units.expand())

@@ -91,6 +91,7 @@ def test_only_the_split_that_was_asked_for_is_measured(corpus, tmp_path):
 def test_utterances_without_phones_are_counted(corpus, tmp_path):
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "c1.TextGrid").write_text((corpus / "phones" / "c1.TextGrid").read_text())
+    (tmp_path / "some" / "c3.TextGrid").write_text("broken")
     result = _evaluate(corpus, tmp_path, phones=str(tmp_path / "some"))
     assert (result["phone_labels"]["labelled"], result["phone_labels"]["failed"]) == (1, 3)
 
@@ -124,4 +125,4 @@ def test_the_command(corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "phones pnmi" in done.stdout and (tmp_path / "out" / "units.png").is_file()
     failed = _run("--suite=units", f"--records={tmp_path}", f"--out={tmp_path}")
-    assert failed.returncode == 2 and "inventory.json" in failed.stderr and "Traceback" not in failed.stderr
+    assert failed.returncode == 2 and "--inventory=FOLDER" in failed.stderr and "Traceback" not in failed.stderr
