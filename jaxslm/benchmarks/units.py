@@ -120,18 +120,16 @@ def _measure(folder: str, layer: int, clips: list[np.ndarray], flags: argparse.N
     return times, details
 
 
-def _encoder_alone(encoder: NeuralEncoder, clips: list[np.ndarray]) -> Callable[[], None]:
+def _encoder_alone(encoder: NeuralEncoder, clips: list[np.ndarray]) -> Callable:
     """The same batches, on the device already, and left there."""
     bucket = next(bucket for bucket in encoder.buckets if bucket >= len(clips[0]))
-    rows = max(1, int(encoder.batch_seconds * SAMPLE_RATE) // bucket)
-    samples_BxN = jnp.asarray(np.pad(np.stack(clips[:1] * rows), ((0, 0), (0, bucket - len(clips[0])))))
-    lengths_B = jnp.full(rows, len(clips[0]), jnp.int32)
-
-    def call() -> None:
-        batches = -(-len(clips) // rows)
-        jax.block_until_ready([encoder._run(encoder.model, samples_BxN, lengths_B) for _ in range(batches)])
-
-    return call
+    size = max(1, int(encoder.batch_seconds * SAMPLE_RATE) // bucket)
+    batches = []
+    for first in range(0, len(clips), size):
+        rows = 1 if len(clips) - first == 1 else size
+        samples_BxN = np.pad(np.stack(clips[:1] * rows), ((0, 0), (0, bucket - len(clips[0]))))
+        batches.append((jnp.asarray(samples_BxN), jnp.full(rows, len(clips[0]), jnp.int32)))
+    return lambda: jax.block_until_ready([encoder._run(encoder.model, *batch) for batch in batches])
 
 
 def _peers(folder: str, layer: int, clips: list[np.ndarray], centroids_KxD: np.ndarray) -> dict[str, Callable]:
