@@ -10,24 +10,36 @@ import json
 import pkgutil
 import platform
 import sys
-from importlib.metadata import version
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 
 from jaxslm import benchmarks
 
 PACKAGES = ("jax", "flax", "grain", "numpy")
 
 
-def names() -> list[str]:
-    """Modules that have a `run(argv) -> dict`."""
-    found = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    return [name for name in found if hasattr(importlib.import_module(f"jaxslm.benchmarks.{name}"), "run")]
+def modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+
+
+def load(name: str) -> Callable[[list[str]], dict] | None:
+    """`run(argv) -> dict` of that module, if it has one. No other is imported: what they need may not be installed."""
+    return getattr(importlib.import_module(f"jaxslm.benchmarks.{name}"), "run", None)
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in names():
-        sys.exit(f"usage: python launch/bench.py NAME [options]; NAME is one of {', '.join(names())}")
-    result = importlib.import_module(f"jaxslm.benchmarks.{sys.argv[1]}").run(sys.argv[2:])
-    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    run = load(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] in modules() else None
+    if run is None:
+        sys.exit(f"usage: python launch/bench.py NAME [options]; NAME is one of {', '.join(filter(load, modules()))}")
+    result = run(sys.argv[2:])
+    versions = {name: installed(name) for name in PACKAGES} | {"python": platform.python_version()}
     result["versions"] = versions | result["versions"]
     rows = {key: value for key, value in result.items() if key != "details"} | result["details"]
     width = max(map(len, rows))

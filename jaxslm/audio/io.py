@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-SAMPLE_RATE = 16_000
+from jaxslm.audio import SAMPLE_RATE
 
 _SILENCE = 1e-4  # peak of what counts as silence: about 3 steps of 16-bit audio
 _FULL_SCALE = 0.999  # at or above this a sample counts as clipped

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE  # what the model hears at once
 HOP = 160

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 
 FRAME_RATE = 50.0
 DIM = 39

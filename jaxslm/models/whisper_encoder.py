@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.log_mel import HOP, WINDOW_SAMPLES, log_mel
 from jaxslm.models.encoder_blocks import BlockConfig, gelu, run_blocks, stack_blocks
 from jaxslm.models.waveform_frontend import mask_time

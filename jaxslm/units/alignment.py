@@ -98,15 +98,7 @@ class PocketSphinxAligner:
         """
         items = text.split()
         spoken = [spoken_words(item) for item in items]
-        expected = [word for words in spoken for word in words]
-        if not expected:
-            raise AlignmentError(f"there is no word to align in {text!r}")
-        for word in expected:
-            if self._decoder.lookup_word(word) is None:
-                self._add(word)
-        found = self._segments(samples_N, " ".join(expected))
-        if [word.text for word in found] != expected:
-            raise AlignmentError(f"the audio does not fit the text {text!r}: check that they belong together")
+        found = self._spoken(samples_N, [word for words in spoken for word in words], text)
         words, at, end = [], 0, 0.0
         limit = len(samples_N) / SAMPLE_RATE  # the last frame may reach past the last sample
         for item, parts in zip(items, spoken, strict=True):
@@ -116,6 +108,33 @@ class PocketSphinxAligner:
             words.append(Word(item, start, end))
         return tuple(words)
 
+    def align_phones(self, samples_N: np.ndarray, text: str) -> tuple[Word, ...]:
+        """Times of each phone (ARPAbet without stress) and silence ("SIL"), without gaps: a second pass, inside the
+        words that `align` finds.
+
+        Raises:
+          AlignmentError: as `align`.
+        """
+        self._spoken(samples_N, [word for item in text.split() for word in spoken_words(item)], text)
+        self._decoder.set_alignment()
+        self._decode(samples_N)
+        return tuple(
+            Word(phone.name, phone.start / 100, (phone.start + phone.duration) / 100)
+            for phone in self._decoder.get_alignment().phones()
+        )
+
+    def _spoken(self, samples_N: np.ndarray, expected: list[str], text: str) -> list[Word]:
+        """Times of the words that are said, which must be those expected."""
+        if not expected:
+            raise AlignmentError(f"there is no word to align in {text!r}")
+        for word in expected:
+            if self._decoder.lookup_word(word) is None:
+                self._add(word)
+        found = self._segments(samples_N, " ".join(expected))
+        if [word.text for word in found] != expected:
+            raise AlignmentError(f"the audio does not fit the text {text!r}: check that they belong together")
+        return found
+
     def _add(self, word: str) -> None:
         phones = pronounce(word)
         if not phones:
@@ -123,12 +142,8 @@ class PocketSphinxAligner:
         self._decoder.add_word(word, phones, True)
 
     def _segments(self, samples_N: np.ndarray, text: str) -> list[Word]:
-        steps = np.clip(np.rint(samples_N * 32768.0), -32768, 32767).astype(np.int16)
-        self._decoder.reinit_feat()  # else cepstral means linger from the clip before
         self._decoder.set_align_text(text)
-        self._decoder.start_utt()
-        self._decoder.process_raw(steps.tobytes(), full_utt=True)
-        self._decoder.end_utt()
+        self._decode(samples_N)
         if self._decoder.hyp() is None:
             return []
         parts = [part for part in self._decoder.seg() if part.word[0] not in "<["]  # <sil>, [NOISE]
@@ -137,3 +152,10 @@ class PocketSphinxAligner:
             Word(name, part.start_frame / 100, (part.end_frame + 1) / 100)
             for name, part in zip(names, parts, strict=True)
         ]
+
+    def _decode(self, samples_N: np.ndarray) -> None:
+        steps = np.clip(np.rint(samples_N * 32768.0), -32768, 32767).astype(np.int16)
+        self._decoder.reinit_feat()  # else cepstral means linger from the clip before
+        self._decoder.start_utt()
+        self._decoder.process_raw(steps.tobytes(), full_utt=True)
+        self._decoder.end_utt()

@@ -15,7 +15,10 @@ from jaxslm.units.words import Word
 _TEXTGRID_VALUE = re.compile(r'"((?:[^"]|"")*)"|\[[^\]"]*\]|(?<![\w.])([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?![\w.])')
 
 ALIGNMENT_FILES = (".TextGrid", ".textgrid", ".json", ".ctm")
-_WORD_TIER = re.compile(r"(.* - )?words?|ort-mau", re.IGNORECASE)
+_TIERS = {
+    "words": re.compile(r"(.* - )?words?|ort-mau", re.IGNORECASE),
+    "phones": re.compile(r"(.* - )?phones?|mau", re.IGNORECASE),
+}
 _UNTIMED = {"word", "speaker", "score", "case", "startOffset", "endOffset"}  # what an entry without times may hold
 _CTM_FILES = 8  # kept as read: a file of a whole corpus is asked for once an utterance
 
@@ -42,12 +45,15 @@ def find_alignment(audio_path: str | Path, utterance_id: str) -> list[Word] | No
     return None
 
 
-def read_textgrid(path: str | Path) -> list[Word]:
+def read_textgrid(path: str | Path, tier: str = "words") -> list[Word]:
     """Intervals of the tier "words", "word", "SPEAKER - words" (MFA) or "ORT-MAU" (WebMAUS), or of the only interval
     tier, in the long or the short text form.
 
+    Args:
+      tier: "words", or "phones" for the tier of that name ("phone", "SPEAKER - phones", "MAU").
+
     Raises:
-      ValueError: not a TextGrid, cut off, or no tier of words.
+      ValueError: not a TextGrid, cut off, or no such tier.
     """
     text = _decode(Path(path))
     values = [
@@ -74,9 +80,11 @@ def read_textgrid(path: str | Path) -> list[Word]:
         raise ValueError(
             f"{path}: not a TextGrid in text form ({error}); save it again from Praat or the aligner"
         ) from error
-    wanted = [name for name in tiers if _WORD_TIER.fullmatch(name)] or list(tiers)
+    wanted = [name for name in tiers if _TIERS[tier].fullmatch(name)]
+    if not wanted and tier == "words":
+        wanted = list(tiers)
     if len(wanted) != 1:
-        raise ValueError(f"{path}: its interval tiers are {list(tiers)}; name the one with the words 'words'")
+        raise ValueError(f"{path}: its interval tiers are {list(tiers)}; name the one with the {tier} '{tier}'")
     return tiers[wanted[0]]
 
 

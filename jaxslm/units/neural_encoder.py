@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.hf.speech import load_speech_encoder, weight_files
 from jaxslm.models.speech_encoder import SpeechEncoder
 from jaxslm.models.whisper_encoder import WhisperEncoder
 
-BUCKET_SECONDS = (2, 4, 6, 8, 12, 16, 24, 32)  # clips are padded to the next of these: a program each, not one a length
+# Clips are padded to the next of these: a program each, not one a length.
+BUCKET_SECONDS = (2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32)
 
 
 class NeuralEncoder:

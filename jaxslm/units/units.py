@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxslm.units.alignment import Word
+from jaxslm.units.words import Word
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,6 +98,15 @@ def test_the_tier_of_words_is_known_by_its_name(tmp_path, name):
     assert read_textgrid(tmp_path / "a.TextGrid") == [Word("", 0.0, 0.25), Word("hello", 0.25, 1.5)]
 
 
+@pytest.mark.parametrize("name", ["phones", "Phone", "anna - phones", "MAU"])
+def test_the_tier_of_phones_is_known_by_its_name(tmp_path, name):
+    phones = f'"IntervalTier"\n"{name}"\n0\n1.5\n1\n0\n1.5\n"h"\n'
+    path = write(tmp_path / "a.TextGrid", SHORT.replace("<exists>\n1\n", "<exists>\n2\n") + phones)
+    assert read_textgrid(path, "phones") == [Word("h", 0.0, 1.5)]
+    with pytest.raises(ValueError, match="name the one with the phones 'phones'"):
+        read_textgrid(write(tmp_path / "b.TextGrid", SHORT), "phones")
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
