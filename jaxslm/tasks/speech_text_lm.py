@@ -185,7 +185,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         samples=functools.partial(
             write_samples,
             utterances=pick_heldout(
-                Records(corpus.prepared.folder),
+                Records(corpus.prepared.folder, corpus.prepared.inventory.sha256),
                 corpus.vocabulary,
                 config["samples"]["utterances"],
             ),

@@ -6,7 +6,7 @@ import pytest
 
 from jaxslm.audio.io import decode_flac
 from jaxslm.data import reading
-from jaxslm.data.reading import Reading, read_utterance, read_utterances
+from jaxslm.data.reading import Reading, read_pieces, read_utterance, read_utterances
 from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
@@ -41,7 +41,7 @@ def test_audio_is_stored_as_flac_and_text_with_single_spaces():
     ],
 )
 def test_bad_audio_is_left_out_with_a_cure(audio, cause):
-    utterance, (entry,) = read_utterance(raw(audio=audio), Reading(max_seconds=3))
+    ((_, utterance, (entry,)),) = read_pieces(raw(audio=audio), Reading(max_seconds=3))
     assert utterance is None
     assert cause in entry["cause"] and entry["where"] == "m.jsonl:1" and entry["cure"] and entry["what"] == "utterance"
     assert "m.jsonl" not in entry["cause"]
@@ -132,9 +132,9 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
     monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
     raws = [raw(id=f"u{i}", where=f"m:{i}", audio=noise(0.2 + 0.01 * (i % 7), i) if i % 5 else b"") for i in range(40)]
     raws.insert(11, raw(id="document", audio=None))
-    alone = list(read_utterances(iter(raws), Reading(), 1))
+    alone = [result for results in read_utterances(iter(raws), Reading(), 1) for result in results]
     assert [r.id for r, _, _ in alone] == [r.id for r in raws]
-    shared = list(read_utterances(iter(raws), Reading(), 2))
+    shared = [result for results in read_utterances(iter(raws), Reading(), 2) for result in results]
     assert [result[1:] for result in shared] == [result[1:] for result in alone]
     assert sum(utterance is None for _, utterance, _ in shared) == 8
 
