@@ -88,7 +88,8 @@ def prepare(
         learned = folder / f"learned-{_learning(config['units'])}.json"
         units = None if precomputed or not config["units"] else _units_folder(folder, learned, given)
         check = check or (units is not None and not (units / MANIFEST).is_file())  # what is read on must be sound
-        made = make_audio_shards(folder, config, precomputed, check=check, **how)
+        audio = {name: value for name, value in config.items() if name != "units"}
+        made = make_audio_shards(folder, audio, precomputed, check=check, **how)
         inventory = given
         if config["units"] and not precomputed:
             inventory = given or _learned(folder, learned, config["units"], part)
@@ -173,7 +174,7 @@ def _settings(data_config: Mapping) -> dict:
 
 def _fingerprint(config: dict, precomputed: UnitInventory | None) -> str:
     """A name for the audio: the settings that bear on it and the content of the files that sources name."""
-    parts = dict(config, version=VERSION, schema=SCHEMA, units=precomputed.sha256 if precomputed else "", files={})
+    parts = config | dict(version=VERSION, schema=SCHEMA, units=precomputed.sha256 if precomputed else "", files={})
     for name, spec in config["sources"].items():
         if spec.get("path"):
             path = Path(spec["path"]).resolve()
