@@ -8,10 +8,9 @@ pods are recognised).
 import argparse
 import logging
 import sys
-import tempfile
-import traceback
 
 from jaxslm import configure
+from jaxslm.commands import last_words
 from jaxslm.training import distributed
 
 
@@ -44,19 +43,7 @@ def main() -> None:
         workdir.write_provenance(folder, ["python", *sys.argv])
         loop.run(task, config, folder)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
-        message = str(error) or type(error).__name__
-        sys.exit(f"{_details(traceback.format_exc())}\nerror: {message.splitlines()[0]}")
-
-
-def _details(text: str) -> str:
-    """Puts `text` into a file and says which; `text` itself if there is no room for one."""
-    try:
-        handle, name = tempfile.mkstemp(prefix="jaxslm-error-", suffix=".txt")
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError:
-        return text.rstrip()
-    return f"details: {name}"
+        sys.exit(last_words(error))
 
 
 if __name__ == "__main__":

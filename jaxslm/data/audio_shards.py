@@ -278,5 +278,3 @@ def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, giv
         # What was made of audio that is no more; unit shards whose audio is as it was are kept.
         for stale in (*folder.glob(f"units-*/{MANIFEST}"), *folder.glob("learned-*.json")):
             stale.unlink()
-    made = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
-    logger.log(logging.WARNING if report.count() else logging.INFO, "%s", made)

@@ -99,9 +99,14 @@ def prepare(
             inventory = UnitInventory.load(units / _INVENTORY)
             if given and given.encoder_folder:  # prepared before the encoder moved
                 inventory = replace(inventory, encoder_folder=given.encoder_folder)
+    report = Report.load(folder / REPORT)
     if not made:
         logger.info("%s is prepared already (remove it to read the sources again)", folder)
-    return Prepared(folder, inventory, Report.load(folder / REPORT), units)
+    elif part.index == 0:
+        manifest = Records(folder, inventory="").manifest
+        text = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
+        logger.log(logging.WARNING if report.count() else logging.INFO, "%s", text)
+    return Prepared(folder, inventory, report, units)
 
 
 def _units_folder(folder: Path, learned: Path, given: UnitInventory | None) -> Path:

@@ -107,7 +107,6 @@ def make_unit_shards(
     with scratch(folder, part) as partial:
         manifest = dict(schema=SCHEMA, inventory=describe(inventory), hours=source["hours"], shards=shards)
         write_json(folder / MANIFEST, manifest, partial)
-    logger.info("units of %s for %s: %s", inventory.name, audio, folder.name)
     return True
 
 

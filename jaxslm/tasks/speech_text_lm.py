@@ -27,7 +27,7 @@ from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.base import import_model, keep_base, load_run_tokenizer, open_base
 from jaxslm.tasks.export import UNITS, VOCABULARY_FILE, export_run
 from jaxslm.tasks.samples import pick_heldout, write_samples
-from jaxslm.training.distributed import agree
+from jaxslm.training.distributed import agree, share_of
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
 from jaxslm.training.step import make_train_step, put_batch
@@ -54,7 +54,7 @@ def open_corpus(data: Mapping, workdir: Path) -> Corpus:
     if not data["units"]:
         raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
     check_text(data["mixture"], tokenizer)
-    prepared = prepare(data, cache)
+    prepared = prepare(data, cache, **share_of(cache))
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
     inventory = prepared.inventory
     corpus = Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
