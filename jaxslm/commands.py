@@ -1,7 +1,37 @@
-"""How a command ends that cannot go on."""
+"""What commands that take a config have in common: how they read their arguments and how they end on an error."""
 
+import argparse
+import logging
+import sys
 import tempfile
 import traceback
+
+from ml_collections import ConfigDict
+
+from jaxslm import configure
+
+
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is `doc`, with `--config`; logging goes to stderr as plain lines."""
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("jaxslm").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespace]:
+    """The config with its overrides and the other arguments; a mistake ends the program in one line."""
+    try:
+        config, others = configure.from_arguments(sys.argv[1:])
+    except configure.ConfigError as error:
+        sys.exit(f"error: {error}")
+    flags = parser.parse_args(others)
+    if config is None:
+        parser.error("--config=FILE.py[:ARG] is required")
+    return config, flags
 
 
 def last_words(error: BaseException) -> str:

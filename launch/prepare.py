@@ -5,32 +5,18 @@ finds under the same config and `--config.data.cache`. The same command goes on 
 for damage in what is finished. Several processes with the cache in common share the work, see launch/train.py.
 """
 
-import argparse
-import logging
 import sys
 from pathlib import Path
 
-from jaxslm import configure
-from jaxslm.commands import last_words
+from jaxslm.commands import last_words, make_parser, parse
 from jaxslm.training import distributed
 
 
 def main() -> None:
-    logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("jaxslm").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
+    parser = make_parser(__doc__)
     parser.add_argument("--cache", help="folder for prepared data; default: data.cache of the config")
     parser.add_argument("--workers", type=int, help="processes that decode and align; default: one a core")
-    try:
-        config, others = configure.from_arguments(sys.argv[1:])
-    except configure.ConfigError as error:
-        sys.exit(f"error: {error}")
-    flags = parser.parse_args(others)
-    if config is None:
-        parser.error("--config=FILE.py[:ARG] is required")
+    config, flags = parse(parser)
     if flags.workers is not None and flags.workers < 1:
         parser.error(f"--workers={flags.workers}: at least 1")
 

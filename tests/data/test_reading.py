@@ -142,3 +142,19 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
 def test_processes_that_read_do_without_jax():
     code = "import sys, jaxslm.data.reading; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_sample_rates_from_4_to_192_khz(rate):
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)
+    utterance, (entry,) = read_utterance(raw(audio=(tone, rate)), Reading())
+    assert utterance.duration == 1.0 and entry["cause"] == f"resampled from {rate} Hz"
+    spectrum = np.abs(np.fft.rfft(decode_flac(utterance.audio)))
+    assert int(np.argmax(spectrum)) == 440  # one second: a bin a hertz
+
+
+def test_a_text_in_another_script_costs_only_the_word_times():
+    pytest.importorskip("pocketsphinx")
+    utterance, (entry,) = read_utterance(raw(text="привет мир"), Reading(aligner="pocketsphinx"))
+    assert utterance.text == "привет мир" and utterance.audio and utterance.words == ()
+    assert entry["what"] == "word times" and "'привет' cannot be read out" in entry["cause"]
