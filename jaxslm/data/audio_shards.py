@@ -133,7 +133,7 @@ def make_audio_shards(
         said = whole(shards[shard])
         return said is not None and said["digest"] == walk.digest(shard)
 
-    wait(range(len(shards)), ready, lambda shard: shards[shard].name, folder)
+    wait(range(len(shards)), ready, lambda shard: shards[shard].name, folder, part)
     _conclude(folder, [whole(path) for path in shards], walk, config, given, part)
     return True
 
@@ -266,7 +266,7 @@ def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, giv
         report.coverage(name, coverage[name])
     manifest = manifest_of(tally, [facts_of(s) for s in shards if s["file"]], [given] if given else [], config)
     if part.index:
-        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder)
+        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder, part)
         return
     sweep(folder)
     with scratch(folder, part) as partial:

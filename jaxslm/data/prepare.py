@@ -21,7 +21,7 @@ from jaxslm.data.audio_shards import REPORT, make_audio_shards
 from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
 from jaxslm.data.report import Report
 from jaxslm.data.shards import file_sha256, write_json
-from jaxslm.data.sharing import Part, alone, scratch, wait
+from jaxslm.data.sharing import Part, alone, scratch, telling, wait
 from jaxslm.data.unit_shards import make_unit_shards
 from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner
 from jaxslm.units.encoders import load_encoder
@@ -83,8 +83,8 @@ def prepare(
     precomputed = given if given and given.precomputed else None
     folder = Path(cache) / f"audio-{_fingerprint(config, precomputed)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
-    with alone(folder, part):
+    with alone(folder, part), telling(folder, part) as part:
+        how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
         learned = folder / f"learned-{_learning(config['units'])}.json"
         units = None if precomputed or not config["units"] else _units_folder(folder, learned, given)
         check = check or (units is not None and not (units / MANIFEST).is_file())  # what is read on must be sound
@@ -134,7 +134,7 @@ def _learned(folder: Path, learned: Path, units: Mapping, part: Part) -> UnitInv
             return None
 
     if part.index:
-        wait([learned.name], lambda _: load() is not None, str, folder)
+        wait([learned.name], lambda _: load() is not None, str, folder, part)
     elif load() is None:
         inventory = _learn(Records(folder, inventory=""), units)
         _keep(folder, folder / units_name(inventory.sha256), inventory, part)
@@ -146,7 +146,7 @@ def _learned(folder: Path, learned: Path, units: Mapping, part: Part) -> UnitInv
 def _keep(folder: Path, units: Path, inventory: UnitInventory, part: Part) -> None:
     """Saves the inventory beside its units, whole or not at all."""
     if part.index:
-        wait([_INVENTORY], lambda name: (units / name).is_dir(), str, units)
+        wait([_INVENTORY], lambda name: (units / name).is_dir(), str, units, part)
         return
     if (units / _INVENTORY).is_dir():
         inventory.save(units / _INVENTORY)  # mends it if need be

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
 
-SCRATCH = "partial-"
+SCRATCH, FAILED = "partial-", ".failed-"
 _SAY_AFTER, _SAY_EVERY = 5.0, 60.0  # seconds
 _WAITING = 64  # calls that `Behind` holds at most
 
@@ -27,13 +27,47 @@ Item = TypeVar("Item")
 
 
 class Part(NamedTuple):
-    """Process `index` of `count`."""
+    """Process `index` of `count`. notes: where they say that they failed; old: what earlier runs said there."""
 
     index: int = 0
     count: int = 1
+    notes: Path | None = None
+    old: frozenset[tuple[Path, int]] = frozenset()
 
     def has(self, shard: int) -> bool:
         return shard % self.count == self.index
+
+    def check(self) -> None:
+        """Raises RuntimeError if another process of this run has failed."""
+        for note, _ in sorted(_failures(self.notes) - self.old if self.notes else ()):
+            raise RuntimeError(f"process {note.suffix.removeprefix(FAILED)} failed: {note.read_text(encoding='utf-8')}")
+
+
+def _failures(notes: Path) -> frozenset[tuple[Path, int]]:
+    found = set()
+    for note in notes.parent.glob(f"{notes.name}{FAILED}*"):
+        with contextlib.suppress(FileNotFoundError):  # taken back at this moment
+            found.add((note, note.stat().st_mtime_ns))
+    return frozenset(found)
+
+
+@contextlib.contextmanager
+def telling(notes: Path, part: Part) -> Iterator[Part]:
+    """Tells the other processes if this one fails, by a file NOTES.failed-INDEX, so that they wait no longer.
+
+    Yields the part with what it needs to be told.
+    """
+    if part.count == 1:
+        yield part
+        return
+    old, note = _failures(notes), Path(f"{notes}{FAILED}{part.index}")
+    note.unlink(missing_ok=True)
+    try:
+        yield part._replace(notes=notes, old=old)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            note.write_text(str(error).split("\n")[0] or type(error).__name__, encoding="utf-8")
+        raise
 
 
 @contextlib.contextmanager
@@ -69,10 +103,13 @@ def scratch(folder: Path, part: Part) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def wait(items: Iterable[Item], ready: Callable[[Item], bool], name: Callable[[Item], str], folder: Path) -> None:
-    """Until all items are ready, saying which are waited for."""
+def wait(
+    items: Iterable[Item], ready: Callable[[Item], bool], name: Callable[[Item], str], folder: Path, part: Part
+) -> None:
+    """Until all items are ready, saying which are waited for. Raises RuntimeError if another process fails."""
     left, start, pause, said = list(items), time.monotonic(), 0.02, -_SAY_EVERY
     while left := [item for item in left if not ready(item)]:
+        part.check()
         waited = time.monotonic() - start
         if waited > _SAY_AFTER and waited - said > _SAY_EVERY:
             said, more = waited, f" and {len(left) - 3} more" if len(left) > 3 else ""

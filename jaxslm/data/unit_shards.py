@@ -97,9 +97,9 @@ def make_unit_shards(
                 said = dict(audio_sha256=entries[group.shard]["sha256"])
                 behind(_write, partial / paths[group.shard].name, records, folder, said)
                 units = {}
-    wait(range(len(entries)), done, lambda shard: paths[shard].name, folder)
+    wait(range(len(entries)), done, lambda shard: paths[shard].name, folder, part)
     if part.index:
-        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder)
+        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder, part)
         return True
     said = [whole(path) for path in paths]
     shards = [facts_of(s) | dict(audio_sha256=s["audio_sha256"]) for s in said]

@@ -90,6 +90,17 @@ def test_two_processes_make_the_files_of_one(tmp_path):
     assert files(tmp_path / "two" / one.folder.name) == files(one.folder)
 
 
+def test_a_process_that_fails_does_not_keep_the_others_waiting(tmp_path):
+    write_corpus(tmp_path / "tones", 14)
+    asked, cache = config(tmp_path / "tones", units=dict(clusters=100_000)), tmp_path / "cache"
+    for _ in range(2):  # what the first run said does not disturb the second
+        parts = [child(asked, cache, process_index=i, process_count=2) for i in range(2)]
+        logs = [process.communicate(timeout=100)[1] for process in parts]
+        assert [process.returncode for process in parts] == [1, 1], logs
+        assert "frames of speech are too few" in logs[0]
+        assert "process 0 failed" in logs[1] and "too few" in logs[1]
+
+
 def test_two_programs_prepare_once(tmp_path):
     write_corpus(tmp_path / "tones", 8)
     code = "import time\nmake = prepare.make_audio_shards\n"
