@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,9 +97,6 @@ def prepare(
             units = folder / units_name(inventory.sha256)
             _keep(folder, units, inventory, part)
             made = make_unit_shards(folder, units, inventory, check=check, **how) or made
-            inventory = UnitInventory.load(units / _INVENTORY)
-            if given and given.encoder_folder:  # prepared before the encoder moved
-                inventory = replace(inventory, encoder_folder=given.encoder_folder)
     report = Report.load(folder / REPORT)
     if not made:
         logger.info("%s is prepared already (remove it to read the sources again)", folder)
@@ -140,7 +138,9 @@ def _learned(folder: Path, learned: Path, units: Mapping, part: Part) -> UnitInv
         _keep(folder, folder / units_name(inventory.sha256), inventory, part)
         with scratch(folder, part) as partial:
             write_json(learned, dict(units=dict(units), inventory=inventory.sha256), partial)
-    return load()
+    inventory = load()
+    moved = units["encoder"] != inventory.encoder  # the weights are the same, or it would be called otherwise
+    return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
 
 
 def _keep(folder: Path, units: Path, inventory: UnitInventory, part: Part) -> None:
@@ -149,8 +149,11 @@ def _keep(folder: Path, units: Path, inventory: UnitInventory, part: Part) -> No
         wait([_INVENTORY], lambda name: (units / name).is_dir(), str, units, part)
         return
     if (units / _INVENTORY).is_dir():
-        inventory.save(units / _INVENTORY)  # mends it if need be
-        return
+        try:
+            if UnitInventory.load(units / _INVENTORY) == inventory:
+                return
+        except ValueError:  # somebody took it apart
+            shutil.rmtree(units / _INVENTORY)
     units.mkdir(exist_ok=True)
     with scratch(folder, part) as partial:
         inventory.save(partial / _INVENTORY)
