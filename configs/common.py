@@ -14,7 +14,7 @@ def speech_text_lm() -> ConfigDict:
             seed=0,
             steps=1000,
             log_every=10,
-            init_from="",  # what it starts from: a workdir of jaxslm, or a Hugging Face folder of the Llama family
+            init_from="",  # a workdir, an export of one, or a Hugging Face folder of the Llama family
             new_rows="mean_noise",  # embeddings that a Hugging Face model lacks: mean | mean_noise | random
             checkpoint=dict(every=1000, keep=3),
             eval=dict(every=1000, batches=8),  # batches of each objective, from the held-out split
@@ -46,6 +46,7 @@ def speech_text_lm() -> ConfigDict:
                 rope_scaling=None,  # Llama-3's fields, see nn/rope.py
                 norm_eps=1e-5,
                 qkv_bias=False,
+                output_bias=False,
                 qk_norm=False,
                 tied_embeddings=False,
                 activation="silu",  # silu | gelu_tanh

@@ -1,8 +1,8 @@
 """Text tokenizers behind one small interface: bytes, `tokenizer.json` (tokenizers) and SentencePiece models; or none.
 
-Each has `size`, `bos_id`, `eos_id`, `special_ids`, `sha256`, `encode(text)`, `encode_words(words)` and `decode(ids)`;
-`has_text` is False for the one that stands for no text at all and has special ids alone. Text never turns into control
-tokens: a transcript that contains "</s>" is encoded as those four characters.
+Each has `size`, `tokens` (strings, in any order), `bos_id`, `eos_id`, `special_ids`, `sha256`, `encode(text)`,
+`encode_words(words)` and `decode(ids)`; `has_text` is False for the one that stands for no text at all and has special
+ids alone. Text never turns into control tokens: a transcript that contains "</s>" is encoded as those four characters.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ class NoTokenizer:
     size = 3
     bos_id, eos_id = 1, 2
     special_ids = (0, 1, 2)
+    tokens = ("<pad>", "<s>", "</s>")
     sha256 = hashlib.sha256(b"jaxslm no tokenizer: pad bos eos").hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -44,6 +45,7 @@ class ByteTokenizer:
     size = 259
     bos_id, eos_id = 1, 2
     special_ids = (0, 1, 2)
+    tokens = ("<pad>", "<s>", "</s>")
     sha256 = hashlib.sha256(b"jaxslm byte tokenizer: pad bos eos, then bytes at +3").hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -69,7 +71,8 @@ class FastTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        vocab = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.tokens, self.size = tuple(vocab), max(vocab.values()) + 1
         settings = path.with_name("tokenizer_config.json")
         named = json.loads(settings.read_text()) if settings.exists() else {}
         self.bos_id = self._find(named.get("bos_token"), BEGIN, path)
@@ -109,6 +112,7 @@ class SentencePieceTokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.size = self._processor.vocab_size()
+        self.tokens = tuple(self._processor.id_to_piece(i) for i in range(self.size))
         self.bos_id, self.eos_id = self._processor.bos_id(), self._processor.eos_id()
         if min(self.bos_id, self.eos_id) < 0:
             raise ValueError(f"{path}: the model has no begin or end piece; train it with bos_id and eos_id set")
@@ -142,7 +146,9 @@ def load_tokenizer(name: str):
     if path.is_dir():
         found = [path / f for f in ("tokenizer.json", "tokenizer.model") if (path / f).exists()]
         if not found:
-            raise ValueError(f"{path}: holds neither tokenizer.json nor tokenizer.model")
+            raise ValueError(
+                f"{path} holds neither tokenizer.json nor tokenizer.model: copy the tokenizer's files there"
+            )
         path = found[0]
     if not path.exists():
         raise ValueError(

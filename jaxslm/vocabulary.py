@@ -11,6 +11,7 @@ begin, end and the units, and no markers: there is nothing to tell apart.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -172,6 +173,18 @@ class Vocabulary:
                 f"{self.tokenizer_sha256[:12]}.. here; {cure}"
             )
         raise ValueError(f"{where} has another vocabulary: {other.describe()} there, {self.describe()} here; {cure}")
+
+
+def check_free(tokenizer) -> None:
+    """Raises ValueError if a text tokenizer has tokens already that a vocabulary adds to it."""
+    unit = re.compile(re.escape(UNIT_PATTERN).replace(r"\{\}", r"\d+"))
+    for token in tokenizer.tokens:
+        if token in (*MARKERS, *TASK_MARKERS) or unit.fullmatch(token):
+            raise ValueError(
+                f"data.tokenizer has a token {token!r} of its own, which would be added for speech: give the tokenizer "
+                "and the model as they were before speech was added, or go on from the workdir that made them by "
+                "init_from=WORKDIR"
+            )
 
 
 def build_vocabulary(

@@ -80,7 +80,7 @@ def prepare(
       OSError: a full disk. Finished shards are kept.
     """
     config, part = _settings(data_config), Part(process_index, process_count)
-    given = _given_inventory(config["units"])
+    given = given_inventory(config["units"])
     precomputed = given if given and given.precomputed else None
     folder = Path(cache) / f"audio-{_fingerprint(config, precomputed)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -190,9 +190,10 @@ def _fingerprint(config: dict, precomputed: UnitInventory | None) -> str:
             content = file_sha256(file) if file.is_file() else ""
             parts["files"][name] = [str(path), content]
     if config["alignment"] not in ("", *CLIP_BY_CLIP):
-        folder = Path(config["alignment"].partition(":")[2]).expanduser()
+        name, _, language = config["alignment"].partition(":")[2].partition("@")
+        folder = Path(name).expanduser()
         model = sorted(file for pattern in ("*.json", "*.safetensors") for file in folder.glob(pattern))
-        parts["alignment"] = [[file.name, file_sha256(file)] for file in model]
+        parts["alignment"] = [language] + [[file.name, file_sha256(file)] for file in model]
     return _short_hash(parts)
 
 
@@ -209,7 +210,7 @@ def _short_hash(parts: Mapping) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _given_inventory(units: dict) -> UnitInventory | None:
+def given_inventory(units: dict) -> UnitInventory | None:
     """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
     if not units:
         return None

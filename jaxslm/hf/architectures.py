@@ -25,6 +25,7 @@ NAMES: Mapping[str, str] = {
     "layers/attention/query_norm/scale": "model.layers.{}.self_attn.q_norm.weight",
     "layers/attention/key_norm/scale": "model.layers.{}.self_attn.k_norm.weight",
     "layers/attention/output/weight": "model.layers.{}.self_attn.o_proj.weight",
+    "layers/attention/output/bias": "model.layers.{}.self_attn.o_proj.bias",
     "layers/feed_forward_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
     "layers/feed_forward/gate/weight": "model.layers.{}.mlp.gate_proj.weight",
     "layers/feed_forward/up/weight": "model.layers.{}.mlp.up_proj.weight",
@@ -56,6 +57,7 @@ class Architecture:
 
     norm_offset: their norm scales are ours minus this (Gemma multiplies by 1 + weight).
     interleaved: rotary pairs lie side by side in the rows of q and k, not half a head apart.
+    attention_bias: that key of its config.json gives q, k, v and o their biases (others have none or fixed ones).
     fixed: what its config.json cannot say because it is always so.
     """
 
@@ -64,14 +66,23 @@ class Architecture:
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     norm_offset: float = 0.0
     interleaved: bool = False
+    attention_bias: bool = False
     fixed: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda theirs: {}
     tied_by_default: bool = False
+
+    def parts(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of DecoderConfig that say which parts a model of this family and of such a config.json has."""
+        biased = self.attention_bias and bool(theirs.get("attention_bias"))
+        plain = {"qkv_bias": biased, "output_bias": biased, "qk_norm": False, "embedding_scale": 1.0}
+        return plain | self.fixed(theirs)
 
     def tensors(self, config: DecoderConfig) -> dict[str, str]:
         """Our names with theirs, of every parameter of `config`."""
         absent = set()
         if not config.qkv_bias:
             absent |= {f"layers/attention/{name}/bias" for name in ("query", "key", "value")}
+        if not config.output_bias:
+            absent.add("layers/attention/output/bias")
         if not config.qk_norm:
             absent |= {f"layers/attention/{name}_norm/scale" for name in ("query", "key")}
         if config.tied_embeddings:
@@ -82,14 +93,15 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = {
     a.model_type: a
     for a in (
-        Architecture("llama", "LlamaForCausalLM"),
+        Architecture("llama", "LlamaForCausalLM", attention_bias=True),
         Architecture("mistral", "MistralForCausalLM"),
         Architecture("qwen2", "Qwen2ForCausalLM", fixed=lambda theirs: {"qkv_bias": True}),
-        Architecture("qwen3", "Qwen3ForCausalLM", fixed=lambda theirs: {"qk_norm": True}),
+        Architecture("qwen3", "Qwen3ForCausalLM", attention_bias=True, fixed=lambda theirs: {"qk_norm": True}),
         Architecture(
             "gemma",
             "GemmaForCausalLM",
             norm_offset=1.0,
+            attention_bias=True,
             fixed=lambda theirs: {"embedding_scale": math.sqrt(theirs["hidden_size"])},
             tied_by_default=True,
         ),
@@ -111,7 +123,6 @@ ACTIVATION_NAMES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 # Keys that change the computation in ways the decoder does not know, with the values that leave it alone.
 NEUTRAL = {
     "mlp_bias": (False, None),
-    "attention_bias": (False, None),
     "partial_rotary_factor": (1.0, None),
     "use_bidirectional_attention": (False, None),
     "quantization_config": (None,),
@@ -150,7 +161,7 @@ def read_config(theirs: Mapping[str, Any], where: str) -> tuple[Architecture, di
     ours["activation"] = ACTIVATION_NAMES[activation]
     tied = theirs.get("tie_word_embeddings")
     ours["tied_embeddings"] = architecture.tied_by_default if tied is None else tied
-    return architecture, ours | architecture.fixed(theirs) | _read_rope(theirs, where)
+    return architecture, ours | architecture.parts(theirs) | _read_rope(theirs, where)
 
 
 def _read_rope(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -193,20 +204,21 @@ def read_original_config(theirs: Mapping[str, Any], where: str) -> tuple[Archite
         rope_theta=float(theirs.get("rope_theta") or 1e4),
         rope_scaling=dataclasses.asdict(scaling) if scaled else None,
         activation="silu",
+        **ORIGINAL.parts({}),
     )
 
 
 def architecture_of(config: DecoderConfig) -> Architecture:
     """The family whose stock class computes what `config` does. Raises ValueError if none does."""
     for architecture in ARCHITECTURES.values():
-        fixed = {"qkv_bias": False, "qk_norm": False, "embedding_scale": 1.0}
-        fixed |= architecture.fixed({"hidden_size": config.d_model})
-        if all(getattr(config, name) == value for name, value in fixed.items()):
+        parts = architecture.parts({"hidden_size": config.d_model, "attention_bias": config.output_bias})
+        if all(getattr(config, name) == value for name, value in parts.items()):
             if (config.activation == "gelu_tanh") == (architecture.model_type == "gemma"):
                 return architecture
     raise ValueError(
-        "no architecture of transformers combines model.qkv_bias, qk_norm, activation and embedding_scale in this way: "
-        "Qwen2 has qkv_bias, Qwen3 qk_norm, Gemma gelu_tanh and embeddings times sqrt(d_model), Llama none of them"
+        "no architecture of transformers combines model.qkv_bias, output_bias, qk_norm, activation and embedding_scale "
+        "in this way: Qwen2 has qkv_bias, Qwen3 qk_norm, Gemma gelu_tanh and embeddings times sqrt(d_model), Llama "
+        "none of them; all but Qwen2 can have qkv_bias and output_bias together"
     )
 
 
@@ -217,6 +229,7 @@ def write_config(architecture: Architecture, config: DecoderConfig, base: Mappin
     stay. transformers 5 folds rope_theta, rope_scaling and torch_dtype into its own names; 4 knows only these.
     """
     stale = ("rope_parameters", "dtype", "transformers_version", "_name_or_path", "layer_types", "auto_map")
+    stale += ("use_sliding_window", "sliding_window", "max_window_layers")  # any cache of transformers heeds them
     rope = None if config.rope_scaling is None else {"rope_type": "llama3"} | dataclasses.asdict(config.rope_scaling)
     theirs = {name: value for name, value in base.items() if name not in stale}
     theirs |= {key: getattr(config, name) for key, name in SIZES.items()}
@@ -229,8 +242,10 @@ def write_config(architecture: Architecture, config: DecoderConfig, base: Mappin
         "rope_theta": config.rope_theta,
         "rope_scaling": rope,
         "use_cache": True,
-        "attention_bias": False,
+        "transformers_version": "5.0.0",  # without it the tokenizer is taken for a faulty one of Mistral
     }
+    if architecture.attention_bias:
+        theirs |= {"attention_bias": config.output_bias}
     if architecture.model_type == "llama":
         theirs |= {"mlp_bias": False}
     if architecture.model_type == "gemma":

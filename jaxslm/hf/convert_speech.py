@@ -38,8 +38,8 @@ NAMES = (
 HEAD = r"(?:w2v_encoder\.)?proj\.(weight|bias)"
 # Of pre-training: not part of the encoder.
 LEFT_OUT = (
-    r"mask_emb|label_embs_concat|(final_proj|target_glu|quantizer|project_q|project_inp|layer_norm_\w+|_ema|"
-    r"decoder|predictor|codebook)\b.*|encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\..*|_float_tensor"
+    r"mask_emb|label_embs_concat|(final_proj|target_glu|quantizer|input_quantizer|project_q|project_inp|_ema|"
+    r"decoder)\b.*|encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\..*|_float_tensor"
 )
 STRIDES = {10: 5, 3: 2, 2: 2}  # of the published convolutions, by kernel
 MAX_CONVS = 100
@@ -69,7 +69,12 @@ def convert_speech(file: str | Path, folder: str | Path) -> Path:
         documents = {path.name: path.read_text() for path in beside if path.exists()}
     else:
         state = _hugging_face_state(state, file)
-        config, preprocessor = _infer_config(state, _settings(read), file)
+        try:
+            config, preprocessor = _infer_config(state, _settings(read), file)
+        except LookupError as error:
+            raise ValueError(
+                f"{file} lacks tensors of an encoder ({error}): it is incomplete; copy it again"
+            ) from error
         documents = {beside[0].name: json.dumps(config, indent=1), beside[1].name: json.dumps(preprocessor, indent=1)}
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, folder / "model.safetensors")
@@ -113,9 +118,9 @@ def _settings(read: Mapping[str, Any]) -> dict[str, Any]:
 
     def take(part: Any) -> None:
         if isinstance(part, Mapping):
-            for key in ("w2v_args", "cfg", "task", "model"):
-                take(part.get(key))
             flat.update({key: value for key, value in part.items() if not isinstance(value, (Mapping, np.ndarray))})
+            for key in ("task", "model", "cfg", "w2v_args"):
+                take(part.get(key))
 
     take(cfg)
     return flat
@@ -164,7 +169,7 @@ def _infer_config(
 
 def _count(state: Mapping[str, np.ndarray], name: str) -> range:
     found = {int(match[1]) for key in state if (match := re.search(rf"^\w+\.{name}\.(\d+)\.", key))}
-    return range(len(found))
+    return range(max(found, default=-1) + 1)
 
 
 def _model_type(state, table, settings: Mapping[str, Any], file: Path) -> str:

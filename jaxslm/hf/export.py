@@ -5,6 +5,7 @@ config.json, so nothing takes half a model for one.
 """
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -34,24 +35,39 @@ class Array(Protocol):
 def finished_folder(out: Path) -> Iterator[Path]:
     """A folder OUT.incomplete to write into; it becomes OUT at the end. Left as it is if anything fails.
 
-    Raises ValueError if OUT is there already and not empty.
+    Raises ValueError if OUT is there already and not empty, OSError naming the folder if writing fails.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: remove it, or write to another folder")
     unfinished = out.with_name(f"{out.name}.incomplete")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    yield unfinished
+    try:
+        yield unfinished
+    except OSError as error:
+        raise OSError(f"{error}; {unfinished} is unfinished and no model: export again where there is room") from error
     if out.exists():
         out.rmdir()
     unfinished.rename(out)
 
 
-def export_architecture(config: DecoderConfig, base: Mapping[str, Any]) -> Architecture:
-    """The family of the config.json the training started from if the model still is of it, else the one that fits."""
+def exported_as(
+    config: DecoderConfig, base: Mapping[str, Any], *, qwen_tokenizer: bool
+) -> tuple[Architecture, DecoderConfig]:
+    """(family, what its config.json says) that computes what `config` does.
+
+    The family of `base`, the config.json the training started from, if the model still is of it; else the one that
+    fits. Qwen2 without `qwen_tokenizer` (see tokenizer_files.py: read_as_qwen2) is written as Llama with attention
+    biases: the same function, with one more bias, of the output projection, that is zero.
+    """
     fitting = architecture_of(config)
+    if fitting.model_type == "qwen2" and not qwen_tokenizer:
+        config = dataclasses.replace(config, output_bias=True)
+        fitting = architecture_of(config)
     named = ARCHITECTURES.get(base.get("model_type"))
-    return named if named is not None and {named.model_type, fitting.model_type} <= {"llama", "mistral"} else fitting
+    if named is not None and {named.model_type, fitting.model_type} == {"llama", "mistral"} and not config.qkv_bias:
+        return named, config
+    return fitting, config
 
 
 def write_weights(

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxslm.hf.architectures import DERIVED, Architecture, read_config, read_original_config, sliding_window
 from jaxslm.hf.tensors import TABLES, TensorFolder, ahead
-from jaxslm.models.decoder import Decoder
+from jaxslm.models.decoder import Decoder, DecoderConfig
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ def load_decoder(
 
     Args:
       model: initialised, in its shards. Its arrays are freed one by one to make room for the new ones.
-      text_size: rows of the text vocabulary, taken over as they are; 0 leaves the text out and keeps the body (TWIST).
+      text_size: rows that are taken over as they are: those of the text vocabulary (or, of an export of a run, all); 0
+        leaves the text out and keeps the body (TWIST).
       size: rows that mean something; the new ones are those from text_size on.
       new_rows: "mean" of their rows; "mean_noise": drawn around it with 1e-5 of their covariance (Hewitt 2021);
         "random": as initialised.
@@ -93,15 +94,14 @@ def load_decoder(
     """
     if new_rows not in NEW_ROWS:
         raise ValueError(f"new_rows is {new_rows!r}; use one of {', '.join(NEW_ROWS)}")
-    folder = TensorFolder(source.folder)
+    folder = check_tensors(source, model.config, text_size)
     names = source.architecture.tensors(model.config)
     if model.config.tied_embeddings and "lm_head.weight" in folder:
         log.info("%s: lm_head.weight is not read, the embedding serves as one", source.folder)
-    _check_names(folder, names, source, model, text_size)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(model)
     loaded = []
     for path, old in leaves:
-        ours = _name(path)
+        ours = parameter_name(path)
         if ours in TABLES:
             loaded.append(_table(folder, names[ours], old, ours, text_size, size, new_rows, key))
             continue
@@ -111,28 +111,35 @@ def load_decoder(
     return jax.block_until_ready(jax.tree_util.tree_unflatten(treedef, loaded))
 
 
-def _name(path: tuple) -> str:
+def parameter_name(path: tuple) -> str:
+    """Such as "layers/attention/query/weight", of a path in the tree of a Decoder."""
     keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
     return "/".join(keys[:-1] if keys[-1] == "value" else keys)
 
 
-def _check_names(
-    folder: TensorFolder, names: Mapping[str, str], source: Source, model: Decoder, text_size: int
-) -> None:
-    layers = range(model.config.n_layers)
+def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> TensorFolder:
+    """The tensors of `source`, of which only the headers are read; whatever `config.vocab_size` is.
+
+    Raises ValueError for all that these say: files that are missing, pickled or truncated, tensors that are missing,
+    unexpected, misshapen or quantised, fewer rows than `text_size`.
+    """
+    folder = TensorFolder(source.folder)
+    names = source.architecture.tensors(config)
+    layers = range(config.n_layers)
     expected = {theirs.format(i) for theirs in names.values() for i in layers}
     if missing := sorted(name for name in expected if name not in folder):
         raise ValueError(
             f"{source.folder} lacks {_some(missing)}: its config.json and its weights do not belong together"
         )
-    ignored = {"lm_head.weight"} if model.config.tied_embeddings else set()
+    ignored = {"lm_head.weight"} if config.tied_embeddings else set()
     unexpected = sorted(n for n in folder.names() if n not in expected | ignored and not n.endswith(DERIVED))
     if unexpected:
         raise ValueError(
             f"{source.folder} has {_some(unexpected)}, which a {source.architecture.model_type} model of this "
             "config.json does not have: the weights belong to another model"
         )
-    plain = {_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    model = jax.eval_shape(functools.partial(Decoder, config), jax.random.key(0))
+    plain = {parameter_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     for ours, theirs in names.items():
         stacked = ours.startswith("layers/")
         shape = plain[ours][1:] if stacked else plain[ours]
@@ -140,7 +147,7 @@ def _check_names(
             found = folder.shape(name)
             wanted = tuple(reversed(shape)) if ours != "embedding/weight" else shape
             if ours in TABLES:
-                wanted = (source.config.get("vocab_size", found[0]), model.config.d_model)
+                wanted = (source.config.get("vocab_size", found[0]), config.d_model)
                 if text_size > found[0]:
                     raise ValueError(
                         f"{source.folder}: the tokenizer has {text_size} ids and {name} {found[0]} rows: they do "
@@ -150,6 +157,7 @@ def _check_names(
                 raise ValueError(
                     f"{source.folder}: {name} is {list(found)} and {list(wanted)} was expected by its config.json"
                 )
+    return folder
 
 
 def _some(names: Sequence[str]) -> str:

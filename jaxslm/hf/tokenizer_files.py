@@ -8,9 +8,10 @@ add_special_tokens=False)` is `[vocabulary.id("[Text]"), *tokenizer.encode(text)
   control tokens of text.
 * A span of text behind a span of speech begins as a text of its own; in the trainer it is cut out of the utterance. So
   byte-level tokenizers want the space written ("[Speech][Hu7][Text] world"), Llama-2's and its like do not.
-* transformers 5 puts its own Qwen2Tokenizer in place of the file where config.json says model_type qwen2, whatever
-  tokenizer_config.json says (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS in tokenization_auto.py). That is right for
-  Qwen's own tokenizer; with another, load `PreTrainedTokenizerFast.from_pretrained(folder)`.
+
+Where config.json says model_type qwen2, transformers 5 takes the vocabulary and merges of the file and puts its own
+Qwen2Tokenizer around them, whatever tokenizer_config.json says (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS in
+tokenization_auto.py; of the other families here none is on that list). `read_as_qwen2` says whether that is the same.
 """
 
 import hashlib
@@ -30,6 +31,11 @@ from jaxslm.vocabulary import Vocabulary
 SPECIAL = {"<pad>": 0, "<s>": 1, "</s>": 2}  # of the byte tokenizer and of the one without text
 CHAT_TEMPLATE = "chat_template.jinja"
 KEPT = ("model_max_length", "padding_side", "chat_template")  # of the source's tokenizer_config.json
+# What transformers' Qwen2Tokenizer is made of (models/qwen2/tokenization_qwen2.py), whatever the file says.
+QWEN2_UNKNOWN = "<|endoftext|>"
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # Texts on which the written file and the trainer's tokenizer are compared before anything is written.
 PROBES = (
     "",
@@ -76,6 +82,28 @@ def write_tokenizer(folder: Path, tokenizer, vocabulary: Vocabulary, *, source: 
     (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
     text = json.dumps(_settings(content, written, tokenizer, settings), ensure_ascii=False, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_as_qwen2(folder: Path) -> bool:
+    """Whether transformers' Qwen2Tokenizer, put around the vocabulary and merges of this tokenizer.json, gives its ids.
+
+    So it is with Qwen2's and Qwen2.5's own files; not with those of models distilled into Qwen from others.
+    """
+    content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    written = tokenizers.Tokenizer.from_str(json.dumps(content))
+    model, plain = content["model"], ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+    plain += ("fuse_unk", "byte_fallback", "ignore_merges")
+    words = {"type": "Split", "pattern": {"Regex": QWEN2_WORDS}, "behavior": "Isolated", "invert": False}
+    in_bytes = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    steps = (content.get("pre_tokenizer") or {}).get("pretokenizers", [])
+    return (
+        model["type"] == "BPE"
+        and not any(model.get(name) for name in plain)
+        and content.get("normalizer") == {"type": "NFC"}
+        and [{k: v for k, v in step.items() if k != "trim_offsets"} for step in steps] == [words, in_bytes]
+        and (content.get("decoder") or {}).get("type") == "ByteLevel"
+        and written.token_to_id(QWEN2_UNKNOWN) is not None  # it would be added
+    )
 
 
 def _has_settings(path: Path | None) -> bool:

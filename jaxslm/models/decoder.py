@@ -50,6 +50,7 @@ class DecoderConfig:
     rope_scaling: RopeScaling | Mapping | None = None  # Llama-3 fields, see RopeScaling
     norm_eps: float = 1e-5
     qkv_bias: bool = False
+    output_bias: bool = False  # of the projection behind the attention
     qk_norm: bool = False
     tied_embeddings: bool = False
     activation: str = "silu"  # of the gated feed-forward, see ACTIVATIONS
@@ -90,11 +91,11 @@ class Attention(nnx.Module):
     def __init__(self, config: DecoderConfig, key: jax.Array):
         q, k, v, o = jax.random.split(key, 4)
         heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        kwargs = dict(bias=config.qkv_bias, std=config.initializer_range)
-        self.query = Linear(config.d_model, heads, q, axes=("embed", "heads"), **kwargs)
-        self.key = Linear(config.d_model, kv_heads, k, axes=("embed", "kv_heads"), **kwargs)
-        self.value = Linear(config.d_model, kv_heads, v, axes=("embed", "kv_heads"), **kwargs)
-        self.output = Linear(heads, config.d_model, o, axes=("heads", "embed"), std=config.initializer_range)
+        bias, std = config.qkv_bias, config.initializer_range
+        self.query = Linear(config.d_model, heads, q, axes=("embed", "heads"), bias=bias, std=std)
+        self.key = Linear(config.d_model, kv_heads, k, axes=("embed", "kv_heads"), bias=bias, std=std)
+        self.value = Linear(config.d_model, kv_heads, v, axes=("embed", "kv_heads"), bias=bias, std=std)
+        self.output = Linear(heads, config.d_model, o, axes=("heads", "embed"), bias=config.output_bias, std=std)
         self.query_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
         self.head_dim = config.head_dim

@@ -1,4 +1,8 @@
-"""What a run starts from: the shape and tokenizer of a Hugging Face model, kept in the workdir's folder `base`."""
+"""What a run starts from: the shape and tokenizer of a Hugging Face model, kept in the workdir's folder `base`.
+
+An export of a run can be one, too: `EXPORT_FILE` in it says what all of its ids mean, and it is taken over with its
+units. Its own text tokenizer, without the tokens a vocabulary adds, lies in `TEXT_TOKENIZER`.
+"""
 
 import json
 import logging
@@ -9,31 +13,39 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxslm.hf.load import Source, is_hf_folder, load_decoder, open_source
-from jaxslm.models.decoder import Decoder
+from jaxslm.data.prepare import UNITS as UNIT_SETTINGS
+from jaxslm.data.prepare import given_inventory
+from jaxslm.hf.load import Source, check_tensors, is_hf_folder, load_decoder, open_source
+from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tokenizer import load_tokenizer
+from jaxslm.training.checkpoint import saved_steps
 from jaxslm.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
 BASE = "base"
+UNITS = "units"
+EXPORT_FILE = "jaxslm.json"
+SIDE_CAR = "speech_tokenizer"
+TEXT_TOKENIZER = "text_tokenizer"
 # Small files of a model that a continued run and an export need when its folder is gone.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
-KEPT = (*TOKENIZER_FILES, "config.json", "params.json", "generation_config.json", "LICENSE", "README.md")
+KEPT = (EXPORT_FILE, "config.json", "params.json", "generation_config.json", "LICENSE", "README.md")
 TEXTLESS = "none"  # data.tokenizer of a run without text
 
 
 def open_base(config: ConfigDict, workdir: Path) -> Source | None:
     """The Hugging Face model named by init_from, None if there is none; `config` takes over its shape and tokenizer.
 
-    The config keeps a `model.rope_theta` that is not 0 and the tokenizer "none" (text is left out, as in TWIST). Raises
-    ValueError naming what is missing there or cannot be computed.
+    The config keeps a `model.rope_theta` that is not 0 and the tokenizer "none" (text is left out, as in TWIST); of an
+    export of a run it takes over tokenizer and units in any case. Raises ValueError naming what is missing there or
+    cannot be computed.
     """
     if not config.init_from:
         return None
     folder, kept = Path(config.init_from).expanduser(), workdir / BASE
     if not folder.exists() and is_hf_folder(kept):
-        if not any((workdir / "checkpoints").glob("[0-9]*")):
+        if not saved_steps(workdir / "checkpoints"):
             raise ValueError(f"init_from={config.init_from}: the folder is gone, and this run has no checkpoint yet")
         folder = kept  # a run that goes on needs the weights no more
     if not folder.is_dir():
@@ -55,9 +67,46 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
     with config.unlocked():
         config.model.update(changed)
     log.info("%s: %s", folder, ", ".join(f"{name}={value}" for name, value in fields.items()))
-    if config.data.tokenizer != TEXTLESS:
-        config.data.tokenizer = str(folder)
+    exported = read_export(folder)
+    if exported.get("tokenizer") == TEXTLESS != config.data.tokenizer:
+        raise ValueError(
+            f"init_from={folder} is an export of speech alone: set data.tokenizer='none' and a mixture without text"
+        )
+    if config.data.tokenizer != TEXTLESS or exported:
+        config.data.tokenizer = _text_tokenizer(folder, exported)
+    if exported and not config.data.units.get("inventory"):
+        units = workdir / UNITS if folder == kept else folder / SIDE_CAR
+        with config.unlocked():
+            config.data.units.inventory = str(units)
     return source
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """What `EXPORT_FILE` says: step, dtype, tokenizer ("byte", "none" or a folder), vocabulary; {} without it."""
+    path = folder / EXPORT_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _text_tokenizer(folder: Path, exported: dict[str, Any]) -> str:
+    if exported.get("tokenizer") in ("byte", TEXTLESS):
+        return exported["tokenizer"]
+    inner = folder / TEXT_TOKENIZER
+    return str(inner if inner.is_dir() else folder)
+
+
+def check_base(source: Source, config: ConfigDict, tokenizer: Any) -> None:
+    """Raises ValueError for all that headers say of the base model: preparing data can take hours."""
+    rows = tokenizer.size if tokenizer.has_text else 0
+    if exported := read_export(source.folder):
+        theirs = Vocabulary.from_json(exported["vocabulary"])
+        units = given_inventory(UNIT_SETTINGS | config.data.units.to_dict())
+        if units is None or units.sha256 != theirs.unit_inventory_sha256:
+            raise ValueError(
+                f"init_from={source.folder} was exported with other units than data.units are (sha256 "
+                f"{theirs.unit_inventory_sha256[:12]}.. there): leave data.units.inventory empty to take over its own"
+            )
+        rows = theirs.size
+    check_tensors(source, DecoderConfig(vocab_size=1, **config.model), rows)
 
 
 def import_model(
@@ -67,6 +116,9 @@ def import_model(
     if source is None:
         raise ValueError(f"init_from={folder} is neither a workdir with checkpoints nor a Hugging Face folder")
     text_size = vocabulary.text_size if vocabulary.has_text else 0
+    if exported := read_export(source.folder):
+        vocabulary.check_same(Vocabulary.from_json(exported["vocabulary"]), str(source.folder))
+        text_size = vocabulary.size
     key = jax.random.fold_in(jax.random.key(seed), 1)
     return load_decoder(source, model, text_size=text_size, size=vocabulary.size, new_rows=new_rows, key=key)
 
@@ -74,20 +126,24 @@ def import_model(
 def keep_base(workdir: Path, config: ConfigDict, source: Source | None) -> None:
     """Copies the small files of the base model, or of the tokenizer alone, into the workdir."""
     origin = Path(config.init_from).expanduser() / BASE  # of a workdir: what that one started from
-    tokenizer = Path(config.data.tokenizer).expanduser()
-    if source is not None:
-        _copy(source.folder, KEPT, workdir)
-    elif config.init_from and origin.is_dir():
-        _copy(origin, KEPT, workdir)
-    elif tokenizer.is_file():
-        _copy(tokenizer.parent, (tokenizer.name, *TOKENIZER_FILES), workdir)
-        (workdir / BASE / tokenizer.name).rename(workdir / BASE / f"tokenizer{tokenizer.suffix}")
-    elif tokenizer.is_dir():
-        _copy(tokenizer, TOKENIZER_FILES, workdir)
-
-
-def _copy(folder: Path, names: tuple[str, ...], workdir: Path) -> None:
     target = workdir / BASE
+    if source is not None:
+        _copy(source.folder, KEPT, target)
+    elif config.init_from and origin.is_dir():
+        _copy(origin, (*KEPT, *TOKENIZER_FILES), target)
+    copy_tokenizer(Path(config.data.tokenizer).expanduser(), target)
+
+
+def copy_tokenizer(tokenizer: Path, target: Path) -> None:
+    """Copies the files of a tokenizer's file or folder, if it is one, under the names that a folder has them by."""
+    if tokenizer.is_file():
+        _copy(tokenizer.parent, (tokenizer.name, *TOKENIZER_FILES[2:]), target)
+        (target / tokenizer.name).rename(target / f"tokenizer{tokenizer.suffix}")
+    elif tokenizer.is_dir():
+        _copy(tokenizer, TOKENIZER_FILES, target)
+
+
+def _copy(folder: Path, names: tuple[str, ...], target: Path) -> None:
     if folder.resolve() != target.resolve():
         target.mkdir(parents=True, exist_ok=True)
         for name in names:

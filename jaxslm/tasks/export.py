@@ -1,5 +1,6 @@
 """A run of speech_text_lm as a Hugging Face model folder: weights, tokenizer, unit inventory, model card."""
 
+import dataclasses
 import json
 import logging
 import re
@@ -12,25 +13,31 @@ import tokenizers
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxslm.hf.export import export_architecture, finished_folder, write_configs, write_weights
+from jaxslm.hf.export import exported_as, finished_folder, write_configs, write_weights
 from jaxslm.hf.tensors import DTYPES
-from jaxslm.hf.tokenizer_files import write_tokenizer
+from jaxslm.hf.tokenizer_files import read_as_qwen2, write_tokenizer
 from jaxslm.models.decoder import DecoderConfig
-from jaxslm.tasks.base import load_run_tokenizer, read_base_config
+from jaxslm.tasks.base import (
+    EXPORT_FILE,
+    SIDE_CAR,
+    TEXT_TOKENIZER,
+    UNITS,
+    copy_tokenizer,
+    load_run_tokenizer,
+    read_base_config,
+    read_export,
+)
 from jaxslm.tasks.card import model_card
-from jaxslm.tokenizer import FastTokenizer
 from jaxslm.training.checkpoint import CheckpointError, damage, saved_steps
 from jaxslm.training.metrics import read_rows
-from jaxslm.training.stored import open_model
+from jaxslm.training.stored import open_model, zeros
 from jaxslm.training.workdir import PROVENANCE_FILE
+from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
 VOCABULARY_FILE = "vocabulary.json"
-UNITS = "units"
-EXPORT_FILE = "jaxslm.json"
-SIDE_CAR = "speech_tokenizer"
 MAX_FILE_GB = 5.0
 
 
@@ -50,12 +57,12 @@ def newest_step(checkpoints: Path, step: int | None = None) -> int:
 
 def exported_step(folder: Path) -> int:
     """The step a folder was exported from. Raises ValueError if it is no finished export of ours."""
-    path = folder / EXPORT_FILE
-    if not (folder / "config.json").exists() or not path.exists():
+    exported = read_export(folder)
+    if not (folder / "config.json").exists() or not exported:
         raise ValueError(
             f"{folder} is no finished export (no config.json or no {EXPORT_FILE}); remove it and export again"
         )
-    return json.loads(path.read_text())["step"]
+    return exported["step"]
 
 
 def export_run(
@@ -84,30 +91,32 @@ def export_run(
         )
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
     base = read_base_config(workdir)
-    architecture = export_architecture(model_config, base)
-    if architecture.model_type == "qwen2" and not isinstance(tokenizer, FastTokenizer):
-        log.warning(
-            "transformers 5 puts Qwen's own tokenizer in place of this one where config.json says qwen2: load it with "
-            "PreTrainedTokenizerFast.from_pretrained, not with AutoTokenizer"
-        )
     arrays = open_model(workdir / "checkpoints" / str(step))
     with finished_folder(out) as folder:
         write_tokenizer(folder, tokenizer, vocabulary, source=source)  # first: it may be refused, and takes no time
+        architecture, as_written = exported_as(model_config, base, qwen_tokenizer=read_as_qwen2(folder))
+        if as_written.output_bias and not model_config.output_bias:
+            arrays["layers/attention/output/bias"] = zeros(model_config.n_layers, model_config.d_model)
         with tqdm(unit="B", unit_scale=True, desc="weights", disable=not progress) as bar:
             n_bytes = write_weights(
                 folder,
                 arrays,
-                model_config,
+                as_written,
                 architecture,
                 n_rows=vocabulary.size,
                 dtype=dtype,
                 max_file_bytes=int(max_file_gb * 1e9),
                 progress=bar.update,
             )
-        shutil.copytree(workdir / UNITS, folder / SIDE_CAR)
+        inventory = UnitInventory.load(workdir / UNITS)
+        dataclasses.replace(inventory, encoder_folder="").save(folder / SIDE_CAR)  # a place on this machine alone
         _write_side_car(folder / SIDE_CAR, vocabulary)
         shutil.copyfile(workdir / "config.json", folder / "training_config.json")
-        (folder / EXPORT_FILE).write_text(json.dumps({"step": step, "dtype": dtype}) + "\n")
+        if source is not None:
+            copy_tokenizer(source, folder / TEXT_TOKENIZER)
+        name = TEXT_TOKENIZER if source else config.data.tokenizer
+        exported = {"step": step, "dtype": dtype, "tokenizer": name, "vocabulary": vocabulary.to_json()}
+        (folder / EXPORT_FILE).write_text(json.dumps(exported) + "\n")
         if (workdir / "base" / "LICENSE").exists():
             shutil.copyfile(workdir / "base" / "LICENSE", folder / "LICENSE")
         settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -126,7 +135,7 @@ def export_run(
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_configs(
             folder,
-            model_config,
+            as_written,
             architecture,
             vocabulary,
             base=base,

@@ -24,15 +24,16 @@ from jaxslm.hf.tensors import DTYPES
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
-from jaxslm.tasks.base import import_model, keep_base, load_run_tokenizer, open_base
-from jaxslm.tasks.export import UNITS, VOCABULARY_FILE, export_run
+from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
+from jaxslm.tasks.export import VOCABULARY_FILE, export_run
 from jaxslm.tasks.samples import pick_heldout, write_samples
+from jaxslm.training.checkpoint import saved_steps
 from jaxslm.training.distributed import agree, share_of
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
 from jaxslm.training.step import make_train_step, put_batch
 from jaxslm.training.task import Task
-from jaxslm.vocabulary import Vocabulary, build_vocabulary
+from jaxslm.vocabulary import Vocabulary, build_vocabulary, check_free
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,9 @@ class Corpus:
     index: TokenIndex
 
 
-def open_corpus(data: Mapping, workdir: Path) -> Corpus:
+def open_corpus(data: Mapping, tokenizer) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
-    tokenizer, _ = load_run_tokenizer(workdir, data["tokenizer"])
-    if not data["units"]:
-        raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
-    check_text(data["mixture"], tokenizer)
     prepared = prepare(data, cache, **share_of(cache))
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
     inventory = prepared.inventory
@@ -149,7 +146,14 @@ def make(config: Mapping, workdir: Path) -> Task:
     data = config["data"]
     partitioner = make_partitioner(config["mesh"])
     check_rows(config, partitioner)
-    corpus = open_corpus(data, workdir)
+    if not data["units"]:
+        raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
+    tokenizer, _ = load_run_tokenizer(workdir, data["tokenizer"])
+    check_text(data["mixture"], tokenizer)
+    check_free(tokenizer)
+    if source is not None and not saved_steps(workdir / "checkpoints"):
+        check_base(source, config, tokenizer)
+    corpus = open_corpus(data, tokenizer)
     names, shares = mixture_shares(data["mixture"])
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
     for packed in rows:

@@ -73,12 +73,14 @@ class Checkpoints:
     """The checkpoints of one run. All processes call every method; process 0 alone touches names and deletes.
 
     Saves run in the background, one at a time; a failed one is reported, leaves older ones as they are and does not
-    stop the run. `finish` raises CheckpointError if the last one failed. The newest `keep` are kept.
+    stop the run. `finish` raises CheckpointError if the last one failed. The newest `keep` are kept, and those `in_use`
+    until they are not.
     """
 
     def __init__(self, folder: Path, keep: int):
         assert keep >= 1, keep
         self.folder, self.keep = folder.absolute(), keep
+        self.in_use: set[int] = set()  # of process 0; added and taken away by what reads them, in any thread
         self._saving: int | None = None
         self._failed: str | None = None
         self._orbax = ocp.AsyncCheckpointer(
@@ -134,7 +136,7 @@ class Checkpoints:
             self.failed(step, error)
 
     def wait(self) -> None:
-        """Until the save under way has ended; reports it if it failed, else deletes the oldest over `keep`."""
+        """Until the save under way has ended; reports it if it failed, else deletes the oldest."""
         if self._saving is None:
             return
         try:
@@ -143,9 +145,15 @@ class Checkpoints:
             self.failed(self._saving, error)
             return
         self._saving = self._failed = None
+        self._remove_unfinished()
+        self.delete_oldest()
+
+    def delete_oldest(self) -> None:
+        """Leaves the newest `keep`, and those in use: their turn comes at the next call."""
         if jax.process_index() == 0:
             for step in saved_steps(self.folder)[self.keep :]:
-                shutil.rmtree(self.folder / str(step))
+                if step not in self.in_use:
+                    shutil.rmtree(self.folder / str(step))
 
     def finish(self) -> None:
         """Waits for the last save; raises CheckpointError if it failed."""
@@ -166,7 +174,7 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         """Half a checkpoint on a full disk is in the way of the next. Some of its writers may still be at work when the
-        failure of another is known, so this is tried again before the next save."""
+        failure of another is known, so this is tried again before the next save and after it."""
         if jax.process_index() == 0:
             for path in _unfinished(self.folder):
                 shutil.rmtree(path, ignore_errors=True)

@@ -57,13 +57,15 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
         if jax.process_index() == 0:
             task.write_files(workdir)
         progress = Progress(task, config, workdir, step)
-        exports = Exports(task, config.export.every, workdir / "exports")
+        exports = Exports(task, config.export.every, workdir / "exports", checkpoints)
+        exports.resume()
         try:
             state, step = _train(task, config, checkpoints, exports, progress, stop, state, step)
         finally:
             progress.close()
-            checkpoints.wait()
+            checkpoints.wait()  # first: whoever asked the run to stop may soon kill it
             exports.wait()
+            checkpoints.delete_oldest()
         checkpoints.finish()
         _conclude(task, config, workdir, progress, state, step)
 
@@ -120,8 +122,7 @@ def _train(
             progress.read()  # or the evaluation would count as time of the step
             progress.heldout(step, task.evaluate(state))
 
-    def save() -> None:
-        exports.wait()  # it reads a checkpoint that this save may make the oldest
+    def save(last: bool = False) -> None:
         try:
             progress.flush()  # a checkpoint is never ahead of its metrics
         except OSError as error:
@@ -131,7 +132,7 @@ def _train(
         if exports.due(step):
             checkpoints.wait()
             if step in saved_steps(checkpoints.folder):
-                exports.start(step)
+                exports.start(step, last=last)
 
     evaluate_if_due()
     restored, every = step, config.checkpoint.every
@@ -146,7 +147,7 @@ def _train(
             save()
         evaluate_if_due()
     if step > restored:
-        save()
+        save(last=True)
     if step == config.steps:
         evaluate_if_due()
     return state, step

@@ -27,6 +27,12 @@ class StoredArray:
             yield slice(first, min(first + step, stop))
 
 
+def zeros(*shape: int) -> StoredArray:
+    """An array of float32 zeros in memory."""
+    spec = {"driver": "zarr", "kvstore": "memory://"}
+    return StoredArray(tensorstore.open(spec, create=True, dtype=tensorstore.float32, shape=shape).result())
+
+
 def open_model(checkpoint: Path) -> dict[str, StoredArray]:
     """Arrays of `checkpoint`/model by name ("layers/attention/query/weight"); nothing is read yet."""
     folder = checkpoint.absolute() / "model"

@@ -42,25 +42,31 @@ def check_aligner(name: str) -> None:
     """ValueError unless `name` is "", "pocketsphinx", or "ctc:FOLDER" with a folder that is there."""
     if name in ("", *CLIP_BY_CLIP):
         return
-    folder = name.removeprefix(_CTC)
-    if folder == name or not folder:
+    if not name.removeprefix(_CTC) or not name.startswith(_CTC):
         raise ValueError(f"data.alignment is {name!r}: use '', 'pocketsphinx' or 'ctc:FOLDER'")
-    if not Path(folder).expanduser().is_dir():
+    if not _ctc_folder(name)[0].is_dir():
         raise ValueError(f"data.alignment is {name!r}: no such folder; give that of a Hugging Face CTC model")
 
 
+def _ctc_folder(name: str) -> tuple[Path, str]:
+    """(folder, language) of "ctc:FOLDER" or, for MMS models, "ctc:FOLDER@LANGUAGE"."""
+    folder, _, language = name.removeprefix(_CTC).partition("@")
+    return Path(folder).expanduser(), language
+
+
 def load_aligner(name: str, language: str = "en") -> Aligner:
-    """The aligner of `data.alignment`: "pocketsphinx", or "ctc:FOLDER" for the CTC model in a Hugging Face folder.
+    """The aligner of `data.alignment`: "pocketsphinx", or "ctc:FOLDER" for the CTC model in a Hugging Face folder,
+    "ctc:FOLDER@LANGUAGE" ("eng") where it is of MMS.
 
     language: of a "pocketsphinx" aligner; a CTC model is told that of each text.
     """
     check_aligner(name)
     if name in CLIP_BY_CLIP:
         return PocketSphinxAligner(language)
-    from jaxslm.hf.speech import load_ctc  # JAX: not in every process that reads
-    from jaxslm.units.ctc_aligner import CtcAligner
+    from jaxslm.units.ctc_aligner import CtcAligner  # JAX: not in every process that reads
+    from jaxslm.units.neural_ctc import NeuralCtc
 
-    return CtcAligner(load_ctc(Path(name.removeprefix(_CTC)).expanduser()))
+    return CtcAligner(NeuralCtc(*_ctc_folder(name)))
 
 
 class PocketSphinxAligner:

@@ -15,6 +15,8 @@ import numpy as np
 from jaxslm.audio.io import SAMPLE_RATE
 from jaxslm.audio.pauses import cuts_at_quiet
 from jaxslm.hf.speech import load_speech_encoder, weight_files
+from jaxslm.models.speech_encoder import SpeechEncoder
+from jaxslm.models.whisper_encoder import WhisperEncoder
 
 BUCKET_SECONDS = (2, 4, 6, 8, 12, 16, 24, 32)  # clips are padded to the next of these: a program each, not one a length
 
@@ -27,7 +29,7 @@ class NeuralEncoder:
 
     def __init__(self, name: str, layer: int, dtype: str = "float32", batch_seconds: float = 32):
         self.name, self.batch_seconds = name, batch_seconds
-        self.model = load_speech_encoder(name, layer=layer, dtype=dtype)
+        self.model = self._load(layer, dtype)
         self.config = self.model.config
         self.frame_rate, self.dim = self.config.frame_rate, self.config.d_model
         # With what the last window reaches beyond its hop, a bucket is whole frames to its end.
@@ -35,7 +37,14 @@ class NeuralEncoder:
         shortest, longest = self.config.row_samples
         buckets = (seconds * SAMPLE_RATE + max(beyond, 0) for seconds in BUCKET_SECONDS)
         self.buckets = sorted({min(max(bucket, shortest), longest) for bucket in buckets})
-        self._run = jax.jit(lambda model, samples_BxN, lengths_B: model(samples_BxN, lengths_B)[0])
+        self._run = jax.jit(self._outputs)
+
+    def _load(self, layer: int, dtype: str) -> SpeechEncoder | WhisperEncoder:
+        return load_speech_encoder(self.name, layer=layer, dtype=dtype)
+
+    @staticmethod
+    def _outputs(model, samples_BxN: jax.Array, lengths_B: jax.Array) -> jax.Array:
+        return model(samples_BxN, lengths_B)[0]
 
     @functools.cached_property
     def weights_sha256(self) -> str:

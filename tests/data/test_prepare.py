@@ -194,7 +194,8 @@ class TonesModel:
 
 
 def test_speech_without_word_times_is_aligned_by_a_ctc_model_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jaxslm.hf.speech", types.SimpleNamespace(load_ctc=lambda folder: TonesModel()))
+    fake = types.SimpleNamespace(NeuralCtc=lambda folder, language: TonesModel())
+    monkeypatch.setitem(sys.modules, "jaxslm.units.neural_ctc", fake)
     monkeypatch.setattr(aligning, "BATCH_SECONDS", 2.0)
     folder, model = tmp_path / "tones", tmp_path / "model"
     lines = write_corpus(folder, 12)

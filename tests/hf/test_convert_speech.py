@@ -125,6 +125,11 @@ def test_files_of_other_models_are_refused_by_name(tmp_path):
     torch.save({"model": 3}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="a.pt holds no state dict"):
         convert_speech(tmp_path / "a.pt", tmp_path / "converted")
+    state = _fairseq_state(make_model("hubert-base"), "hubert-base")
+    part = {name: value for name, value in state.items() if "conv_layers.0" not in name and "pos_conv" not in name}
+    torch.save({"model": part}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a.pt lacks tensors of an encoder .*conv_layers.0.*copy it again"):
+        convert_speech(tmp_path / "a.pt", tmp_path / "converted")
     settings = _settings("hubert-base") | {"conv_feature_layers": "__import__('os').getcwd()"}
     torch.save({"cfg": settings, "model": _fairseq_state(make_model("hubert-base"), "hubert-base")}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="conv_feature_layers=.* does not describe its convolutions"):

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxslm.hf.tokenizer_files import PROBES, write_tokenizer
+from jaxslm.hf.tokenizer_files import PROBES, read_as_qwen2, write_tokenizer
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.vocabulary import build_vocabulary
+from tests.hf.families import write_qwen2_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -132,7 +133,7 @@ def begin(token, token_id):
     return processors.TemplateProcessing(single=f"{token} $A", special_tokens=[(token, token_id)])
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma", "mistral"])
 def test_bytes(tmp_path, model_type):
     tokenizer = load_tokenizer("byte")
     theirs, vocabulary = export(tmp_path, tokenizer, None, model_type=model_type)
@@ -264,18 +265,57 @@ def test_metaspace_json(tmp_path, scheme):
     assert theirs.unk_token_id == 0 and theirs.pad_token == "</s>"
 
 
-def test_qwen_2(tmp_path):
-    """transformers 5 builds its own Qwen2Tokenizer for this model type: right for tokenizers like Qwen's."""
-    made = train_byte_level(special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
-    qwen = pytest.importorskip("transformers.models.qwen2.tokenization_qwen2")
-    split = pre_tokenizers.Split(Regex(qwen.PRETOKENIZE_REGEX), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    made.normalizer = normalizers.NFC()
-    path = save(tmp_path / "in", made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+def test_qwen2_keeps_its_own_tokenizer(tmp_path):
+    """transformers 5 builds its Qwen2Tokenizer for this model type, whatever lies there."""
+    write_qwen2_tokenizer(tmp_path / "in", SENTENCES)
+    path = tmp_path / "in" / "tokenizer.json"
     tokenizer = load_tokenizer(str(path))
     theirs, vocabulary = export(tmp_path, tokenizer, path, model_type="qwen2")
+    assert read_as_qwen2(tmp_path) and type(theirs).__name__.startswith("Qwen2Tokenizer")
     check(theirs, tokenizer, vocabulary)
-    assert theirs.pad_token == "<|endoftext|>"
+    assert theirs.pad_token == "<|endoftext|>" and theirs.eos_token == "<|im_end|>"
+
+
+def other_words(content):
+    content["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+NOT_QWEN2 = {
+    "words": other_words,
+    "digits": lambda content: content["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\p{N}{1,3}|\s+"),
+    "prefix": lambda content: content["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+    "normalizer": lambda content: content.update(normalizer={"type": "NFKC"}),
+    "unknown": lambda content: [token.update(content="<|end|>") for token in content["added_tokens"][:1]],
+    "merges": lambda content: content["model"].update(ignore_merges=True),
+}
+
+
+@pytest.mark.parametrize("change", NOT_QWEN2)
+def test_qwen2_with_another_tokenizer(tmp_path, change):
+    """Told apart from Qwen's own, because as qwen2 they would give other ids; as llama they give theirs."""
+    write_qwen2_tokenizer(tmp_path / "in", SENTENCES)
+    path = tmp_path / "in" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    NOT_QWEN2[change](content)
+    if change == "unknown":
+        content["model"]["vocab"]["<|end|>"] = content["model"]["vocab"].pop("<|endoftext|>")
+    if change == "merges":  # a piece that no merge makes
+        content["model"]["vocab"]["market"] = 403
+    path.write_text(json.dumps(content))
+    path.with_name("tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"})
+    )
+    tokenizer = load_tokenizer(str(path))
+    theirs, vocabulary = export(tmp_path, tokenizer, path)
+    check(theirs, tokenizer, vocabulary)
+    assert not read_as_qwen2(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    as_qwen2 = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    same = [
+        as_qwen2.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+        for text in (*TEXTS, "12345", "market")
+    ]
+    assert not all(same) or len(as_qwen2) != vocabulary.size
 
 
 @pytest.mark.parametrize("gaps", [{300: 5}, {300: 5, 320: 7}, {0: 2}])
