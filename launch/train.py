@@ -5,31 +5,16 @@ Several processes: set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX
 pods are recognised).
 """
 
-import argparse
-import logging
 import sys
-import tempfile
-import traceback
 
-from jaxslm import configure
+from jaxslm.commands import last_words, make_parser, parse
 from jaxslm.training import distributed
 
 
 def main() -> None:
-    logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("jaxslm").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, help="folder of the run; made if need be")
-    try:
-        config, others = configure.from_arguments(sys.argv[1:])
-    except configure.ConfigError as error:
-        sys.exit(f"error: {error}")
-    arguments = parser.parse_args(others)
-    if config is None:
-        parser.error("--config=FILE.py[:ARG] is required")
+    config, arguments = parse(parser)
 
     try:
         distributed.start()  # before anything asks JAX for devices
@@ -44,19 +29,7 @@ def main() -> None:
         workdir.write_provenance(folder, ["python", *sys.argv])
         loop.run(task, config, folder)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
-        message = str(error) or type(error).__name__
-        sys.exit(f"{_details(traceback.format_exc())}\nerror: {message.splitlines()[0]}")
-
-
-def _details(text: str) -> str:
-    """Puts `text` into a file and says which; `text` itself if there is no room for one."""
-    try:
-        handle, name = tempfile.mkstemp(prefix="jaxslm-error-", suffix=".txt")
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    except OSError:
-        return text.rstrip()
-    return f"details: {name}"
+        sys.exit(last_words(error))
 
 
 if __name__ == "__main__":

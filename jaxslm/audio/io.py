@@ -13,6 +13,8 @@ import soxr
 
 from jaxslm.audio import SAMPLE_RATE
 
+MIN_SECONDS = 0.1  # shorter clips are refused
+
 _SILENCE = 1e-4  # peak of what counts as silence: about 3 steps of 16-bit audio
 _FULL_SCALE = 0.999  # at or above this a sample counts as clipped
 _CLIPPED_SHARE = 1e-3  # fewer clipped samples than this are not worth a note
@@ -20,6 +22,10 @@ _CLIPPED_SHARE = 1e-3  # fewer clipped samples than this are not worth a note
 
 class AudioError(ValueError):
     """Audio that cannot be used; the message says where it came from, why, and what to do."""
+
+
+class AudioTooLong(AudioError):
+    """Audio that is longer than the limit, and may be cut."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ def read_audio(
     source: str | Path | bytes | tuple[np.ndarray, int],
     *,
     where: str,
-    min_seconds: float = 0.1,
+    min_seconds: float = MIN_SECONDS,
     max_seconds: float = 60.0,
 ) -> Clip:
     """Reads, checks, mixes down and resamples one clip.
@@ -51,7 +57,7 @@ def read_audio(
       min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
         it is decoded.
     Raises:
-      AudioError: unreadable, cut off, empty, silent, not finite, too short or too long.
+      AudioError: unreadable, cut off, empty, silent, not finite, too short or too long (AudioTooLong).
     """
     if isinstance(source, tuple):
         samples_NxC, rate = _from_array(*source, where)
@@ -157,7 +163,7 @@ def _check_length(count: int, rate: int, min_seconds: float, max_seconds: float,
             "join it to its neighbour or remove it"
         )
     if seconds > max_seconds:
-        raise AudioError(
+        raise AudioTooLong(
             f"{where}: {seconds:.1f} s is longer than the limit of {max_seconds:g} s; "
             "cut it at pauses, or raise max_seconds"
         )

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from jaxslm.audio.io import decode_flac
-from jaxslm.data.reading import no_word_times
+from jaxslm.data.reading import Result, no_word_times
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
-from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import AlignmentError, check_words
 from jaxslm.units.ctc_aligner import CtcAligner
 
@@ -17,10 +16,8 @@ BATCH_SECONDS = 600.0  # of audio aligned at a time
 BATCH_RECORDS = 1024  # held back at most, text included, so that the order stays
 
 
-def align_in_batches(
-    results: Iterable[tuple[RawUtterance, Utterance | None, list]], aligner: CtcAligner, name: str
-) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
-    """The results of `read_utterances` in their order, with word times where speech has a text and none were given.
+def align_in_batches(results: Iterable[Result], aligner: CtcAligner, name: str) -> Iterator[Result]:
+    """The results of the reading in their order, with word times where speech has a text and none were given.
 
     name: what `Utterance.words_from` calls the aligner.
     """
@@ -43,7 +40,7 @@ def _wants_times(utterance: Utterance | None, entries: list[dict]) -> bool:
     )
 
 
-def _aligned(held: list, aligner: CtcAligner, name: str) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
+def _aligned(held: list, aligner: CtcAligner, name: str) -> Iterator[Result]:
     wanting = [utterance for _, utterance, entries in held if _wants_times(utterance, entries)]
     clips = [decode_flac(utterance.audio) for utterance in wanting]
     texts, languages = [u.text for u in wanting], [u.language or "en" for u in wanting]

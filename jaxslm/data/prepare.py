@@ -1,91 +1,163 @@
 """From sources to a folder of records: read, check, align, learn the units, encode, write.
 
-The folder is named by a hash of all that decides its content, so it is made once; it appears under that name only when
-it is complete.
+The audio lies in a folder named by a hash of all that decides its content, the units of each inventory in a folder of
+their own inside it. Both are made shard by shard; a manifest, written last, says that a folder is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import itertools
 import json
 import logging
 import os
 import shutil
-import sys
-import uuid
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxslm.audio.io import decode_flac
-from jaxslm.data.aligning import align_in_batches
-from jaxslm.data.reading import Reading, read_utterances
-from jaxslm.data.records import MANIFEST, SCHEMA, Records, Utterance, file_sha256, write_records
-from jaxslm.data.report import Coverage, Report
-from jaxslm.data.sources import RawUtterance, read_source
-from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner, load_aligner
+from jaxslm.data.audio_shards import REPORT, make_audio_shards
+from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
+from jaxslm.data.report import Report
+from jaxslm.data.shards import file_sha256, write_json
+from jaxslm.data.sharing import Part, alone, scratch, telling, wait
+from jaxslm.data.unit_shards import make_unit_shards
+from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.inventory import UnitInventory, learn_inventory
 from jaxslm.units.published import PUBLISHED, open_inventory
 
 logger = logging.getLogger(__name__)
 
-BAR_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
-VERSION = 3  # raise it when the same config would give other records
+VERSION = 4  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000, frame_rate=0.0,
     sha256="",
 )  # fmt: skip
+_INVENTORY = "inventory"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """folder: for `Records(folder)`. inventory: None if data.units is empty. report: also in folder/report.jsonl."""
+    """folder: for `Records(folder)`. inventory: None if data.units is empty. report: also in folder/report.jsonl.
+    units: the folder inside it that holds the units and the inventory; None if there are none to compute.
+    """
 
     folder: Path
     inventory: UnitInventory | None
     report: Report
+    units: Path | None = None
 
 
-def prepare(data_config: Mapping, cache: str | Path, *, progress: bool = True, workers: int | None = None) -> Prepared:
-    """Prepares the data that a config names, or finds it prepared.
+def prepare(
+    data_config: Mapping,
+    cache: str | Path,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    check: bool = False,
+) -> Prepared:
+    """Prepares the data that a config names, goes on with it, or finds it prepared.
 
-    The records do not depend on the number of worker processes. Files that sources name are told apart by content; a
-    source folder that changes is not noticed: remove the prepared one to have it read again.
+    The files do not depend on the number of processes or workers, nor on how often the preparation was stopped. Files
+    that sources name are told apart by content; a source folder that changes is not noticed once it is prepared: remove
+    the prepared one to have it read again.
 
     Args:
       data_config: `sources` {name: spec of `read_source`}; `units` (keys and defaults in UNITS; empty for text alone);
         `alignment` ("", "pocketsphinx" or "ctc:FOLDER", for speech without word times); `max_seconds` (60: longer audio
-        is left out).
-      cache: holds one folder a preparation.
+        is cut at pauses, see splitting.py).
+      cache: holds one folder for the audio of each set of sources, with the units of each inventory inside.
       workers: processes that decode and align (None: one a core).
+      process_index, process_count: of processes that share the work, and must all see `cache`.
+      check: compares the SHA-256 of all shards of a complete preparation too; damaged ones are made again.
     Raises:
       ValueError: a source of which nothing can be used, or a config that does not fit.
-      OSError: a full disk. Nothing is left behind in either case.
+      OSError: a full disk. Finished shards are kept.
     """
-    config = _settings(data_config)
+    config, part = _settings(data_config), Part(process_index, process_count)
     given = given_inventory(config["units"])
-    folder = Path(cache) / _fingerprint(config, given)
+    precomputed = given if given and given.precomputed else None
+    folder = Path(cache) / f"audio-{_fingerprint(config, precomputed)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder) as alone:
-        if alone:  # what a preparation that was killed left
-            for stale in folder.parent.glob(f"{folder.name}.partial-*"):
-                shutil.rmtree(stale, ignore_errors=True)
-        if (folder / MANIFEST).is_file():
-            logger.info("%s is prepared already (remove it to read the sources again)", folder)
-        else:
-            _make(folder, config, given, progress, workers or os.cpu_count() or 1)
-    inventory = UnitInventory.load(folder / "inventory") if config["units"] else None
-    if given and given.encoder_folder:  # prepared before the encoder moved
-        inventory = replace(inventory, encoder_folder=given.encoder_folder)
-    return Prepared(folder, inventory, Report.load(folder / "report.jsonl"))
+    with alone(folder, part), telling(folder, part) as part:
+        how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
+        learned = folder / f"learned-{_learning(config['units'])}.json"
+        units = None if precomputed or not config["units"] else _units_folder(folder, learned, given)
+        check = check or (units is not None and not (units / MANIFEST).is_file())  # what is read on must be sound
+        audio = {name: value for name, value in config.items() if name != "units"}
+        made = make_audio_shards(folder, audio, precomputed, check=check, **how)
+        inventory = given
+        if config["units"] and not precomputed:
+            inventory = given or _learned(folder, learned, config["units"], part)
+            units = folder / units_name(inventory.sha256)
+            _keep(folder, units, inventory, part)
+            made = make_unit_shards(folder, units, inventory, check=check, **how) or made
+    report = Report.load(folder / REPORT)
+    if not made:
+        logger.info("%s is prepared already (remove it to read the sources again)", folder)
+    elif part.index == 0:
+        manifest = Records(folder, inventory="").manifest
+        text = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
+        logger.log(logging.WARNING if report.count() else logging.INFO, "%s", text)
+    return Prepared(folder, inventory, report, units)
+
+
+def _units_folder(folder: Path, learned: Path, given: UnitInventory | None) -> Path:
+    """Where the units lie or will lie; for an inventory that is still to be learned, a folder that is not there."""
+    if given:
+        return folder / units_name(given.sha256)
+    return folder / units_name(_sha256_in(learned) or "none")
+
+
+def _sha256_in(learned: Path) -> str:
+    try:
+        return json.loads(learned.read_text(encoding="utf-8"))["inventory"]
+    except (OSError, ValueError):
+        return ""
+
+
+def _learned(folder: Path, learned: Path, units: Mapping, part: Part) -> UnitInventory:
+    """The inventory that `units` asks to be learned: process 0 learns it once and notes it in the file `learned`."""
+
+    def load() -> UnitInventory | None:
+        sha256 = _sha256_in(learned)
+        try:
+            return UnitInventory.load(folder / units_name(sha256) / _INVENTORY) if sha256 else None
+        except ValueError:  # somebody took it apart
+            return None
+
+    if part.index:
+        wait([learned.name], lambda _: load() is not None, str, folder, part)
+    elif load() is None:
+        inventory = _learn(Records(folder, inventory=""), units)
+        _keep(folder, folder / units_name(inventory.sha256), inventory, part)
+        with scratch(folder, part) as partial:
+            write_json(learned, dict(units=dict(units), inventory=inventory.sha256), partial)
+    inventory = load()
+    moved = units["encoder"] != inventory.encoder  # the weights are the same, or it would be called otherwise
+    return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
+
+
+def _keep(folder: Path, units: Path, inventory: UnitInventory, part: Part) -> None:
+    """Saves the inventory beside its units, whole or not at all."""
+    if part.index:
+        wait([_INVENTORY], lambda name: (units / name).is_dir(), str, units, part)
+        return
+    if (units / _INVENTORY).is_dir():
+        try:
+            if UnitInventory.load(units / _INVENTORY) == inventory:
+                return
+        except ValueError:  # somebody took it apart
+            shutil.rmtree(units / _INVENTORY)
+    units.mkdir(exist_ok=True)
+    with scratch(folder, part) as partial:
+        inventory.save(partial / _INVENTORY)
+        (partial / _INVENTORY).rename(units / _INVENTORY)
 
 
 def _settings(data_config: Mapping) -> dict:
@@ -108,13 +180,9 @@ def _settings(data_config: Mapping) -> dict:
     return json.loads(json.dumps(config, default=str))
 
 
-def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
-    """A name for the result: the settings, the content of the files that sources name, and the inventory."""
-    parts = dict(
-        config, version=VERSION, schema=SCHEMA, units=inventory.sha256 if inventory else config["units"], files={}
-    )
-    if config["units"] and not inventory:
-        parts["weights"] = load_encoder(config["units"]["encoder"], config["units"]["layer"]).weights_sha256
+def _fingerprint(config: dict, precomputed: UnitInventory | None) -> str:
+    """A name for the audio: the settings that bear on it and the content of the files that sources name."""
+    parts = config | dict(version=VERSION, schema=SCHEMA, units=precomputed.sha256 if precomputed else "", files={})
     for name, spec in config["sources"].items():
         if spec.get("path"):
             path = Path(spec["path"]).resolve()
@@ -122,9 +190,23 @@ def _fingerprint(config: dict, inventory: UnitInventory | None) -> str:
             content = file_sha256(file) if file.is_file() else ""
             parts["files"][name] = [str(path), content]
     if config["alignment"] not in ("", *CLIP_BY_CLIP):
-        folder = Path(config["alignment"].partition(":")[2]).expanduser()
+        name, _, language = config["alignment"].partition(":")[2].partition("@")
+        folder = Path(name).expanduser()
         model = sorted(file for pattern in ("*.json", "*.safetensors") for file in folder.glob(pattern))
-        parts["alignment"] = [[file.name, file_sha256(file)] for file in model]
+        parts["alignment"] = [language] + [[file.name, file_sha256(file)] for file in model]
+    return _short_hash(parts)
+
+
+def _learning(units: dict) -> str:
+    """A name for what an inventory is learned by; the audio it is learned from has its own."""
+    if not units or units["inventory"] or units["centroids"] or units["encoder"].startswith("precomputed:"):
+        return "none"
+    weights = load_encoder(units["encoder"], units["layer"]).weights_sha256
+    names = ("layer", "clusters", "seed", "max_fit_frames")
+    return _short_hash(dict(version=VERSION, encoder=weights or units["encoder"], **{n: units[n] for n in names}))
+
+
+def _short_hash(parts: Mapping) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -156,113 +238,6 @@ def given_inventory(units: dict) -> UnitInventory | None:
     return None
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Waits for other processes that prepare the same folder; yields False where files cannot be locked."""
-    with open(f"{folder}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("waiting for another process that prepares %s", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True
-
-
-def _make(folder: Path, config: dict, inventory: UnitInventory | None, progress: bool, workers: int) -> None:
-    """Builds the folder under another name, and renames it when it is complete."""
-    report = Report()
-    temporary = Path(f"{folder}.partial-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    try:
-        utterances = _read(config, inventory, report, progress, workers)
-        if config["units"] and inventory is None:
-            # Learning comes between reading and encoding: what was read waits on the disk, so that each clip is decoded
-            # and aligned once.
-            write_records(temporary / "read", utterances)
-            utterances = Records(temporary / "read")
-            inventory = _learn(utterances, config["units"])
-        if inventory:
-            inventory.save(temporary / "inventory")
-            utterances = _encode(utterances, inventory, progress)
-        write_records(temporary, utterances, inventories=[inventory] if inventory else [], source=config)
-        shutil.rmtree(temporary / "read", ignore_errors=True)
-        report.save(temporary / "report.jsonl")
-        if not (folder / MANIFEST).is_file():  # it is there if another process could not be waited for
-            shutil.rmtree(folder, ignore_errors=True)  # without a manifest: somebody took it apart
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    manifest = Records(folder).manifest
-    made = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
-    logger.log(logging.WARNING if report.count() else logging.INFO, "%s", made)
-
-
-def _read(
-    config: dict, inventory: UnitInventory | None, report: Report, progress: bool, workers: int
-) -> Iterator[Utterance]:
-    """The usable utterances of all sources, in order, under the id "source/id": two sources may use the same ids."""
-    given = inventory is not None and inventory.precomputed
-    aligner = load_aligner(config["alignment"]) if config["alignment"] else None  # says now if it cannot be had
-    by_clip = config["alignment"] in CLIP_BY_CLIP
-    reading = Reading(max_seconds=config["max_seconds"], aligner=config["alignment"] if by_clip else "")
-    if given:
-        reading = replace(
-            reading, units_sha256=inventory.sha256, units_size=inventory.size, frame_rate=inventory.frame_rate
-        )
-    sources = {}
-    for name, spec in config["sources"].items():
-        spec = {"frame_rate": inventory.frame_rate} | spec if given else spec
-        sources[name] = _opened(name, spec, report)
-    names, used = deque(), Counter()  # names: the source of each utterance that is being read
-    coverage = {name: Coverage() for name in sources}
-
-    def raws():
-        for name, raws_of_source in sources.items():
-            taken = set()
-            for raw in raws_of_source:
-                if raw.id in taken:
-                    report.left_out(raw.where, f"the id '{raw.id}' is taken", "give every utterance an id of its own")
-                else:
-                    taken.add(raw.id)
-                    names.append(name)
-                    yield raw
-
-    with tqdm(desc="reading", unit=" utterances", disable=not progress, mininterval=BAR_SECONDS) as bar:
-        results = read_utterances(raws(), reading, workers)
-        if aligner and not by_clip:
-            results = align_in_batches(results, aligner, config["alignment"].split(":")[0])
-        for raw, utterance, entries in results:
-            report.extend(entries)
-            bar.update()
-            name = names.popleft()
-            if utterance is not None:
-                used[name] += 1
-                coverage[name].add(utterance)
-                yield replace(utterance, id=f"{name}/{raw.id}")
-    for name in sources:
-        if not used[name]:
-            raise _nothing(name, report)
-        report.coverage(name, coverage[name])
-
-
-def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:
-    """A source whose first utterance was found: a wrong path must not wait for the sources before it."""
-    raws = read_source(spec, report)
-    first = next(raws, None)
-    if first is None:
-        raise _nothing(name, report)
-    return itertools.chain([first], raws)
-
-
-def _nothing(name: str, report: Report) -> ValueError:
-    return ValueError(
-        f"nothing in the source '{name}' can be used: correct it, or take it out of data.sources\n{report.summary()}"
-    )
-
-
 def _learn(records: Records, units: dict) -> UnitInventory:
     """Learns the inventory on training clips in an order drawn by the seed, as sources are often sorted by speaker."""
     order = np.random.default_rng(units["seed"]).permutation(len(records)).tolist()
@@ -277,13 +252,3 @@ def _learn(records: Records, units: dict) -> UnitInventory:
     return learn_inventory(
         units["encoder"], clips(), units["clusters"], units["seed"], units["max_fit_frames"], layer=units["layer"]
     )
-
-
-def _encode(utterances: Iterable[Utterance], inventory: UnitInventory, progress: bool) -> Iterator[Utterance]:
-    """Adds the units of the stored audio, so that they can be computed again from the records alone."""
-    if inventory.precomputed:  # they came with the records
-        yield from utterances
-        return
-    for utterance in tqdm(utterances, desc="units", unit=" utterances", disable=not progress, mininterval=BAR_SECONDS):
-        units = {inventory.sha256: inventory.encode(decode_flac(utterance.audio))} if utterance.audio else {}
-        yield replace(utterance, units=units)

@@ -17,15 +17,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxslm.audio.io import AudioError, encode_flac, read_audio
+from jaxslm.audio.io import AudioError, AudioTooLong, encode_flac, read_audio
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
 from jaxslm.data.sources import RawUtterance, has_words
+from jaxslm.data.splitting import read_long, split
 from jaxslm.units import alignment
 from jaxslm.units.units import UnitSequence
 
 POOL_AFTER = 5.0  # seconds of work: less is done before worker processes have started
 PENDING = 8  # utterances in flight a worker, so that a source of arrays is not held in memory
+
+
+Result = tuple[RawUtterance, Utterance | None, list[dict]]  # what was read, None if left out, and what to report
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,20 @@ class Reading:
     frame_rate: float = 0.0
 
 
-def read_utterances(
-    raws: Iterable[RawUtterance], reading: Reading, workers: int
-) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
-    """(raw, utterance or None, report entries) in the order of `raws`, the same for any number of worker processes."""
+def read_utterances(raws: Iterable[RawUtterance], reading: Reading, workers: int) -> Iterator[list[Result]]:
+    """What `read_pieces` makes of each, in the order of `raws`, the same for any number of worker processes."""
     raws, spent = iter(raws), 0.0
     for raw in raws:
         if workers > 1 and spent > POOL_AFTER:
             yield from _read_by_processes(itertools.chain([raw], raws), reading, workers)
             return
         start = time.perf_counter()
-        result = read_utterance(raw, reading)
+        results = read_pieces(raw, reading)
         spent += time.perf_counter() - start
-        yield (raw, *result)
+        yield results
 
 
-def _read_by_processes(
-    raws: Iterable[RawUtterance], reading: Reading, workers: int
-) -> Iterator[tuple[RawUtterance, Utterance | None, list]]:
+def _read_by_processes(raws: Iterable[RawUtterance], reading: Reading, workers: int) -> Iterator[list[Result]]:
     pending = collections.deque()
     context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     with ProcessPoolExecutor(
@@ -68,22 +68,62 @@ def _read_by_processes(
     ) as pool:
         try:
             for raw in raws:
-                pending.append((raw, pool.submit(read_utterance, raw, reading)))
+                pending.append((raw, pool.submit(read_pieces, raw, reading)))
                 if len(pending) >= PENDING * workers:
-                    raw, result = pending.popleft()
-                    yield (raw, *result.result())
+                    raw, results = pending.popleft()
+                    yield results.result()
             while pending:
-                raw, result = pending.popleft()
-                yield (raw, *result.result())
+                raw, results = pending.popleft()
+                yield results.result()
         except BrokenProcessPool as error:
             cure = "prepare with workers=1 to see which (a script that prepares needs `if __name__ == '__main__'`)"
             raise RuntimeError(f"a process died while reading {raw.where} or one soon after; {cure}") from error
 
 
+def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
+    """The utterance, or the pieces of one that is too long; where that cannot be cut it is left out by name."""
+    try:
+        return [(raw, *read_utterance(raw, reading))]
+    except AudioTooLong as error:
+        cause, cure = _cause_and_cure(error, raw.where)
+    report, text, words, words_from = Report(log=False), " ".join(raw.text.split()), (), ""
+    try:
+        if raw.units is not None and reading.units_sha256:
+            raise AudioError(f"{cause}; {cure}")
+        clip = read_long(raw, reading.max_seconds)
+        if has_words(text):
+            words, words_from = _given_words(raw, text)
+            if words is None:
+                cure = "align it (words, or a file with word times), cut it at pauses, or raise max_seconds"
+                raise AudioError(f"{cause}, and no word times say where its text may be cut; {cure}")
+            words = alignment.check_words(words, text, clip.duration, raw.where)
+        pieces = split(raw, clip, words, reading.max_seconds)
+    except AudioError as error:
+        report.left_out(raw.where, *_cause_and_cure(error, raw.where))
+        return [(raw, None, report.entries)]
+    except (ValueError, OSError) as error:
+        why, cure = _cause_and_cure(error, raw.where)
+        report.left_out(
+            raw.where, f"{cause}, and cannot be cut between words: {why}", cure or "cut it, or raise max_seconds"
+        )
+        return [(raw, None, report.entries)]
+    for note in (*clip.notes, f"{clip.duration:.1f} s cut into {len(pieces)} pieces"):
+        report.note(raw.where, note)
+    results = []
+    for piece in pieces:
+        utterance, entries = read_utterance(piece, reading)
+        if utterance is not None and utterance.words:
+            utterance = replace(utterance, words_from=words_from)
+        report.extend(entry for entry in entries if entry["kind"] != "note")  # it was said of the whole
+        results.append((piece, utterance, report.entries))
+        report = Report(log=False)
+    return results
+
+
 def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | None, list[dict]]:
     """The utterance, None if it is left out, and what is to be reported.
 
-    A part that is bad is left out alone where the rest is of use.
+    A part that is bad is left out alone where the rest is of use. Raises AudioTooLong.
     """
     report = Report(log=False)
     text, samples, duration = " ".join(raw.text.split()), None, 0.0
@@ -94,6 +134,8 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
     if raw.audio is not None:
         try:
             clip = read_audio(raw.audio, where=raw.where, max_seconds=reading.max_seconds)
+        except AudioTooLong:
+            raise
         except AudioError as error:
             report.left_out(raw.where, *_cause_and_cure(error, raw.where))
             return None, report.entries
@@ -151,16 +193,11 @@ def _word_times(
     """
     where, text = raw.where, utterance.text
     try:
-        words, words_from = raw.words, "record"
-        beside = raw.alignment or (raw.audio if isinstance(raw.audio, Path) else None)
-        if words is None and beside is not None:
-            words, words_from = alignment.find_alignment(beside, raw.id), "file"
+        words, words_from = _given_words(raw, text)
         if words is None and reading.aligner and samples is not None:
             words, words_from = _aligner(reading.aligner, raw.language).align(samples, text), reading.aligner
         if words is None:
             return (), ""
-        if [word.text for word in words] != text.split():
-            words = alignment.match_words(words, text)
         for units in utterance.units.values():
             # A list that was deduplicated, its durations lost, would be cut at the wrong words.
             if samples is not None and abs(units.seconds - utterance.duration) > 0.2 + 0.02 * utterance.duration:
@@ -170,6 +207,17 @@ def _word_times(
     except (ValueError, OSError) as error:
         no_word_times(report, where, error)
         return (), ""
+
+
+def _given_words(raw: RawUtterance, text: str) -> tuple[tuple[alignment.Word, ...] | None, str]:
+    """Unchecked word times of the record or of a file, put onto the text, and which of them; None if there are none."""
+    words, words_from = raw.words, "record"
+    beside = raw.alignment or (raw.audio if isinstance(raw.audio, Path) else None)
+    if words is None and beside is not None:
+        words, words_from = alignment.find_alignment(beside, raw.id), "file"
+    if words is not None and [word.text for word in words] != text.split():
+        words = alignment.match_words(words, text)
+    return words, words_from
 
 
 def no_word_times(report: Report, where: str, error: Exception) -> None:

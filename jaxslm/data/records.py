@@ -1,28 +1,25 @@
 """Utterance records: what every source becomes, stored as ArrayRecord shards with a JSON manifest.
 
 A record is a msgpack map whose arrays are raw little-endian bytes, so a reader in any language needs nothing of ours.
-The manifest is written
-last: a folder that has one is complete.
+The manifest is written last: a folder that has one is complete. Units that are computed from the audio lie in a folder
+an inventory beside it, whose shards run parallel to those of the audio.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import itertools
 import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgpack
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
+from jaxslm.data.shards import SUFFIX, ShardWriter, Tally, is_whole, write_json
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
 
@@ -71,10 +68,7 @@ def to_bytes(utterance: Utterance) -> bytes:
             words=[word.text for word in u.words],
             word_times=_raw([(word.start, word.end) for word in u.words], "<f8"),
             words_from=u.words_from,
-            units={
-                sha256: dict(ids=_raw(s.ids, "<i4"), durations=_raw(s.durations, "<i4"), frame_rate=float(s.frame_rate))
-                for sha256, s in sorted(u.units.items())
-            },
+            units={sha256: _units_map(units) for sha256, units in sorted(u.units.items())},
             speaker=u.speaker,
             language=u.language,
             split=u.split,
@@ -89,15 +83,33 @@ def from_bytes(data: bytes) -> Utterance:
         raise ValueError(f"a record of schema {schema}, where this version reads {SCHEMA}: prepare the data again")
     times = np.frombuffer(fields.pop("word_times"), "<f8").reshape(-1, 2).tolist()
     words = tuple(Word(text, start, end) for text, (start, end) in zip(fields.pop("words"), times, strict=True))
-    units = {
-        sha256: UnitSequence(
-            np.frombuffer(s["ids"], "<i4").astype(np.int32),
-            np.frombuffer(s["durations"], "<i4").astype(np.int32),
-            s["frame_rate"],
-        )
-        for sha256, s in fields.pop("units").items()
-    }
+    units = {sha256: _units_of(units) for sha256, units in fields.pop("units").items()}
     return Utterance(words=words, units=units, **fields)
+
+
+def units_name(sha256: str) -> str:
+    """The folder, beside the audio, of the units of an inventory."""
+    return f"units-{sha256[:12]}"
+
+
+def units_to_bytes(id: str, units: UnitSequence | None) -> bytes:
+    """The units of one utterance, None for one without audio, as they lie in the folder of their inventory."""
+    return msgpack.packb(dict(schema=SCHEMA, id=id, units=None if units is None else _units_map(units)))
+
+
+def units_from_bytes(data: bytes) -> tuple[str, UnitSequence | None]:
+    """The inverse of `units_to_bytes`."""
+    fields = msgpack.unpackb(data)
+    return fields["id"], None if fields["units"] is None else _units_of(fields["units"])
+
+
+def _units_map(units: UnitSequence) -> dict:
+    return dict(ids=_raw(units.ids, "<i4"), durations=_raw(units.durations, "<i4"), frame_rate=float(units.frame_rate))
+
+
+def _units_of(fields: Mapping) -> UnitSequence:
+    ids, durations = (np.frombuffer(fields[name], "<i4").astype(np.int32) for name in ("ids", "durations"))
+    return UnitSequence(ids, durations, fields["frame_rate"])
 
 
 def _raw(values, dtype: str) -> bytes:
@@ -125,89 +137,44 @@ def write_records(
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder} already holds records: remove it, or write to another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("records-*.array_record"):
+    for stale in folder.glob(f"records-*{SUFFIX}"):
         stale.unlink()
     utterances, tally, shards = iter(utterances), Tally(), []
     for first in utterances:
-        shard = itertools.chain([first], itertools.islice(utterances, records_per_shard - 1))
-        shards.append(_write_shard(folder / f"records-{len(shards):05d}.array_record", shard, tally))
+        writer = ShardWriter(folder / f"records-{len(shards):05d}{SUFFIX}")
+        for utterance in itertools.chain([first], itertools.islice(utterances, records_per_shard - 1)):
+            writer.write(to_bytes(utterance))
+            tally.add(utterance)
+        shards.append(writer.close())
     if not shards:
         raise ValueError(f"no utterance to write to {folder}")
-    manifest = dict(
-        schema=SCHEMA,
-        **tally.to_json(),
-        inventories=[
-            dict(name=i.name, sha256=i.sha256, encoder=i.encoder, layer=i.layer, frame_rate=i.frame_rate, size=i.size)
-            for i in inventories
-        ],
-        shards=shards,
-        source=dict(source or {}),
-    )
-    temporary = folder / (MANIFEST + ".partial")
-    temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as scratch:
+        write_json(folder / MANIFEST, manifest_of(tally, shards, inventories, source or {}), Path(scratch))
 
 
-class Tally:
-    """Counts by split, as the manifest gives them."""
-
-    def __init__(self):
-        self.utterances, self.speech, self.aligned, self.seconds = Counter(), Counter(), Counter(), Counter()
-
-    def add(self, utterance: Utterance) -> None:
-        split = utterance.split
-        self.utterances[split] += 1
-        self.speech[split] += bool(utterance.audio or utterance.units)
-        self.aligned[split] += bool(utterance.words)
-        self.seconds[split] += utterance.duration
-
-    def to_json(self) -> dict:
-        hours = {split: round(seconds / 3600, 4) for split, seconds in self.seconds.items()}
-        return dict(utterances=dict(self.utterances), speech=dict(self.speech), aligned=dict(self.aligned), hours=hours)
+def manifest_of(tally: Tally, shards: Sequence[Mapping], inventories: Sequence[UnitInventory], source: Mapping) -> dict:
+    """What the manifest of a folder of records says."""
+    named = [describe(inventory) for inventory in inventories]
+    return dict(schema=SCHEMA, **tally.to_json(), inventories=named, shards=list(shards), source=dict(source))
 
 
-def _write_shard(path: Path, utterances: Iterable[Utterance], tally: Tally) -> dict:
-    """Writes one shard and returns what the manifest says of it."""
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # one record a group: random access reads no neighbour
-    records = 0
-    for utterance in utterances:
-        with _disk_errors(path):
-            writer.write(to_bytes(utterance))
-        tally.add(utterance)
-        records += 1
-    with _disk_errors(path):
-        writer.close()
-    return dict(file=path.name, records=records, bytes=path.stat().st_size, sha256=file_sha256(path))
+def describe(inventory: UnitInventory) -> dict:
+    """What a manifest says of an inventory."""
+    i = inventory
+    return dict(name=i.name, sha256=i.sha256, encoder=i.encoder, layer=i.layer, frame_rate=i.frame_rate, size=i.size)
 
 
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """ArrayRecord reports a full disk as RuntimeError: say what to do instead."""
-    try:
-        yield
-    except RuntimeError as error:
-        cure = "free space there or choose another folder, and run again; no complete folder was changed"
-        raise OSError(f"{path} could not be written ({error}): {cure}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class Records(Sequence):
-    """Random access to the utterances of a folder. Picklable: a worker process opens the shards anew.
+class Shards(Sequence):
+    """The records, as bytes, of the shards that a folder's manifest names. Picklable: a process opens the files anew.
 
     Raises ValueError if the folder is incomplete, of another schema, names a shard outside it, or a shard is missing or
-    has another size than the manifest says.
+    has another size than the manifest says; OSError for a record that is damaged.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        path = self.folder / MANIFEST
+    def __init__(self, folder: Path):
+        self.folder, path = folder, folder / MANIFEST
         if not path.is_file():
-            raise ValueError(f"{self.folder} holds no complete records (no {MANIFEST}): prepare the data again")
+            raise ValueError(f"{folder} holds no complete records (no {MANIFEST}): prepare the data again")
         self.manifest = json.loads(path.read_text(encoding="utf-8"))
         if self.manifest["schema"] != SCHEMA:
             schema = self.manifest["schema"]
@@ -217,27 +184,81 @@ class Records(Sequence):
             # A folder that came from elsewhere must not have files outside it read.
             if Path(name).name != name or "\\" in name or ".." in name:
                 raise ValueError(f"{path} names a shard {name!r} that is no file in its folder: prepare the data again")
-            file = self.folder / name
-            if not file.is_file() or file.stat().st_size != shard["bytes"]:
+            file = folder / name
+            if not is_whole(folder, shard):
                 size = f"has {file.stat().st_size} bytes" if file.is_file() else "is missing"
                 raise ValueError(
                     f"{file} {size} where {path} says {shard['bytes']} bytes: restore it or prepare the data again"
                 )
-        self._source = ArrayRecordDataSource([str(self.folder / shard["file"]) for shard in self.manifest["shards"]])
+        self._source = ArrayRecordDataSource([str(folder / shard["file"]) for shard in self.manifest["shards"]])
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Utterance:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
-        return from_bytes(self._source[int(index) % len(self)])
+    def __getitem__(self, index: int) -> bytes:
+        try:
+            return self._source[index]
+        except RuntimeError as error:  # a checksum of ArrayRecord's own
+            raise OSError(
+                f"record {index} in {self.folder} is damaged ({error}): launch/prepare.py finds the shard and makes it "
+                "again"
+            ) from error
 
     def check(self) -> None:
         """Reads every shard and compares its SHA-256 with the manifest's; ValueError names the first that differs."""
         for shard in self.manifest["shards"]:
-            if file_sha256(self.folder / shard["file"]) != shard["sha256"]:
+            if not is_whole(self.folder, shard, check=True):
                 raise ValueError(
                     f"{self.folder / shard['file']} changed since it was written (SHA-256 differs from {MANIFEST}): "
                     "restore it or prepare the data again"
                 )
+
+
+class Records(Sequence):
+    """Random access to the utterances of a folder, with the units of the inventories that lie beside them. Picklable.
+
+    Args:
+      folder: holds the audio, its manifest and, a folder an inventory, units (see unit_shards.py).
+      inventory: SHA-256 of the one whose units are wanted, "" for none; by default all that are complete.
+    Raises:
+      ValueError: as Shards, or units of other audio.
+    """
+
+    def __init__(self, folder: str | Path, inventory: str | None = None):
+        self.folder = Path(folder)
+        self._audio, self._units = Shards(self.folder), []
+        made_for = [shard["sha256"] for shard in self._audio.manifest["shards"]]
+        wanted = "units-*" if inventory is None else units_name(inventory)
+        for units in sorted(self.folder.glob(f"{wanted}/{MANIFEST}")):
+            shards = Shards(units.parent)
+            if [shard["audio_sha256"] for shard in shards.manifest["shards"]] != made_for:
+                raise ValueError(f"{units.parent} holds the units of other audio: prepare the data again")
+            self._units.append(shards)
+        described = [shards.manifest["inventory"] for shards in self._units]
+        self.manifest = self._audio.manifest | {"inventories": self._audio.manifest["inventories"] + described}
+
+    @property
+    def shards(self) -> list[dict]:
+        """What the manifests say of all shards that make up the utterances."""
+        return [shard for shards in (self._audio, *self._units) for shard in shards.manifest["shards"]]
+
+    def __len__(self) -> int:
+        return len(self._audio)
+
+    def __getitem__(self, index: int) -> Utterance:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
+        index = int(index) % len(self)
+        utterance = from_bytes(self._audio[index])
+        for shards in self._units:
+            id, units = units_from_bytes(shards[index])
+            assert id == utterance.id, f"{shards.folder} has units of {id} for {utterance.id}"
+            if units is not None:
+                sha256 = shards.manifest["inventory"]["sha256"]
+                utterance = replace(utterance, units={**utterance.units, sha256: units})
+        return utterance
+
+    def check(self) -> None:
+        """As Shards.check."""
+        for shards in (self._audio, *self._units):
+            shards.check()

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,21 @@ class Coverage:
             self.seconds += utterance.duration
             self.in_words += sum(word.end - word.start for word in utterance.words)
             self.origins[utterance.words_from] += bool(utterance.words)
+
+    def merge(self, other: Coverage) -> None:
+        self.utterances += other.utterances
+        self.seconds += other.seconds
+        self.in_words += other.in_words
+        self.origins.update(other.origins)
+
+    def to_json(self) -> dict:
+        return dict(vars(self), origins=dict(self.origins))
+
+    @classmethod
+    def from_json(cls, fields: Mapping) -> Coverage:
+        coverage = cls()
+        vars(coverage).update(fields, origins=Counter(fields["origins"]))
+        return coverage
 
     def __str__(self) -> str:
         origins = ", ".join(f"{count} {origin}" for origin, count in sorted((+self.origins).items()))

@@ -98,8 +98,8 @@ def build_token_index(records_folder: Path, tokenizer, inventory, cache: Path, *
       inventory: units.inventory.UnitInventory whose units the records carry.
       cache: where index folders are kept, named by the digest of what went in.
     """
-    records = Records(records_folder)
-    made_from = json.dumps([SCHEMA, records.manifest["shards"], tokenizer.sha256, inventory.sha256], sort_keys=True)
+    records = Records(records_folder, inventory.sha256)
+    made_from = json.dumps([SCHEMA, records.shards, tokenizer.sha256, inventory.sha256], sort_keys=True)
     folder = Path(cache) / f"tokens-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     if not folder.exists():
         scratch = folder.with_name(f"{folder.name}.{os.getpid()}")

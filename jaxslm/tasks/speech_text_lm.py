@@ -28,7 +28,7 @@ from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_r
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
 from jaxslm.tasks.samples import pick_heldout, write_samples
 from jaxslm.training.checkpoint import saved_steps
-from jaxslm.training.distributed import agree
+from jaxslm.training.distributed import agree, share_of
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
 from jaxslm.training.step import make_train_step, put_batch
@@ -51,7 +51,7 @@ class Corpus:
 def open_corpus(data: Mapping, tokenizer) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
-    prepared = prepare(data, cache)
+    prepared = prepare(data, cache, **share_of(cache))
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
     inventory = prepared.inventory
     corpus = Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
@@ -189,7 +189,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         samples=functools.partial(
             write_samples,
             utterances=pick_heldout(
-                Records(corpus.prepared.folder),
+                Records(corpus.prepared.folder, corpus.prepared.inventory.sha256),
                 corpus.vocabulary,
                 config["samples"]["utterances"],
             ),

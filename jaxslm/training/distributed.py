@@ -2,12 +2,15 @@
 
 import logging
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,27 @@ def _saying(text: str, every: float) -> Iterator[None]:
 def agree(value: int) -> int:
     """Process 0's `value`, on every process."""
     return int(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value
+
+
+def share_of(folder: Path) -> dict[str, int]:
+    """`process_index` and `process_count` for work that is shared through the files of a folder.
+
+    Processes that do not all see the same folder do all of the work, each in its own. Every process must ask.
+    """
+    if jax.process_count() == 1:
+        return dict(process_index=0, process_count=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / f"shared-{agree(secrets.randbelow(2**31))}"
+    if jax.process_index() == 0:
+        mark.touch()
+    barrier("mark made")
+    seen = multihost_utils.process_allgather(np.asarray(mark.exists()))
+    if jax.process_index() == 0:
+        mark.unlink()
+    if not seen.all():
+        log.warning("not all processes see %s of process 0: each does all of the work in its own", folder)
+        return dict(process_index=0, process_count=1)
+    return dict(process_index=jax.process_index(), process_count=jax.process_count())
 
 
 def barrier(name: str) -> None:

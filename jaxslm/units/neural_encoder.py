@@ -5,6 +5,7 @@ Shape letters: B clips of a batch, N samples, T frames, D features.
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
+from jaxslm.audio.pauses import cuts_at_quiet
 from jaxslm.hf.speech import load_speech_encoder, weight_files
 from jaxslm.models.speech_encoder import SpeechEncoder
 from jaxslm.models.whisper_encoder import WhisperEncoder
@@ -59,9 +61,30 @@ class NeuralEncoder:
     def encode(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Features [T, D] of clips of any lengths, in batches of one bucket each.
 
+        A clip longer than the longest bucket is heard in pieces, see `_pieces`.
+
         Raises:
-          ValueError: a clip shorter than one window or longer than the longest bucket.
+          ValueError: a clip shorter than one window.
         """
+        pieces = [self._pieces(clip) for clip in clips]
+        features = iter(self._encode_short(list(itertools.chain(*pieces))))
+        return [np.concatenate([next(features) for _ in parts]) if parts[1:] else next(features) for parts in pieces]
+
+    def _pieces(self, clip: np.ndarray) -> list[np.ndarray]:
+        """The clip, or parts of it that fit the longest bucket, cut in quiet places at the start of a frame.
+
+        A part reaches into the next by what its last window needs (80 samples of HuBERT), so that together they have
+        the frames of the whole clip, each once; a frame hears its own part alone.
+        """
+        longest, hop = self.buckets[-1], round(SAMPLE_RATE / self.frame_rate)
+        if len(clip) <= longest:
+            return [clip]
+        beyond = max(self.config.window_samples - hop, 0)
+        cuts = cuts_at_quiet(clip, longest - beyond - hop, SAMPLE_RATE)
+        starts = [0, *(round(cut / hop) * hop for cut in cuts)]
+        return [clip[a : b + beyond] for a, b in itertools.pairwise([*starts, len(clip)])]
+
+    def _encode_short(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         groups: dict[int, list[int]] = {}
         for i, clip in enumerate(clips):
             groups.setdefault(self._bucket_of(len(clip)), []).append(i)
@@ -84,12 +107,7 @@ class NeuralEncoder:
         return [features_BxTxD[row, :n].copy() for row, n in enumerate(frames)]
 
     def _bucket_of(self, length: int) -> int:
-        window, longest = self.config.window_samples, self.buckets[-1]
+        window = self.config.window_samples
         if length < window:
             raise ValueError(f"{length} samples are less than one window of {window}: leave such clips out")
-        if length > longest:
-            raise ValueError(
-                f"{length / SAMPLE_RATE:.1f} s are more than the {longest / SAMPLE_RATE:.1f} s {self.name} gets at "
-                "once: cut the clip at a pause"
-            )
         return next(bucket for bucket in self.buckets if length <= bucket)

@@ -1,7 +1,6 @@
 import json
 import logging
 import os
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,44 +10,14 @@ import pytest
 import soundfile
 
 from jaxslm.audio.io import decode_flac
-from jaxslm.data import aligning, reading
-from jaxslm.data import prepare as prepare_module
+from jaxslm.data import aligning, audio_shards, reading
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
-
-RATE = 16_000
-
-
-def write_corpus(folder, count: int = 16, name: str = "u", **changes) -> list[dict]:
-    """`count` clips of shifting tones with word times, and a manifest; every fourth is held out."""
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
-    time_N = np.arange(int(0.8 * RATE)) / RATE
-    lines = []
-    for i in range(count):
-        pitch = 150 + 60 * (i % 5) + 400 * (time_N > 0.4)
-        soundfile.write(folder / "audio" / f"{name}{i}.wav", 0.3 * np.sin(2 * np.pi * pitch * time_N), RATE)
-        words = [["low", 0.05, 0.4], ["high", 0.4, 0.75]]
-        fields = dict(text="Low high.", words=words, split="heldout" if i % 4 == 3 else "train")
-        lines.append(dict(audio_filepath=f"audio/{name}{i}.wav", id=f"{name}{i}") | fields | changes)
-    write_manifest(folder, lines)
-    return lines
-
-
-def write_manifest(folder, lines):
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def config(*folders, **changes) -> dict:
-    sources = {folder.name: dict(kind="manifest", path=str(folder)) for folder in folders}
-    return dict(sources=sources, units=dict(encoder="mfcc", clusters=4, seed=1), alignment="") | changes
+from tests.data.tones import RATE, config, files, write_corpus, write_manifest
 
 
 def problems(report) -> list[dict]:
     return [entry for entry in report.entries if entry["kind"] != "coverage"]
-
-
-def files(folder) -> dict:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_records_hold_text_audio_words_and_units(tmp_path):
@@ -65,12 +34,18 @@ def test_records_hold_text_audio_words_and_units(tmp_path):
         assert units == inventory.encode(decode_flac(utterance.audio))
         assert abs(units.durations.sum() / units.frame_rate - utterance.duration) < 0.05
     assert problems(prepared.report) == []
+    units, (learned,) = f"units-{inventory.sha256[:12]}", [path.name for path in prepared.folder.glob("learned-*.json")]
     assert sorted(files(prepared.folder)) == [
-        "inventory/centroids.npy",
-        "inventory/inventory.json",
+        learned,
         "manifest.json",
         "records-00000.array_record",
+        "records-00000.json",
         "report.jsonl",
+        f"{units}/inventory/centroids.npy",
+        f"{units}/inventory/inventory.json",
+        f"{units}/manifest.json",
+        f"{units}/units-00000.array_record",
+        f"{units}/units-00000.json",
     ]
 
 
@@ -78,16 +53,16 @@ def test_made_once_and_again_when_what_decides_it_changes(tmp_path, caplog, monk
     lines = write_corpus(tmp_path / "tones")
     asked = config(tmp_path / "tones")
     first = prepare(asked, tmp_path / "cache", progress=False)
-    monkeypatch.setattr(prepare_module, "read_source", None)  # nothing is read again
+    monkeypatch.setattr(audio_shards, "read_source", None)  # nothing is read again
     with caplog.at_level(logging.INFO):
         again = prepare(asked | {"context_length": 4096}, tmp_path / "cache", progress=False)
     assert again.folder == first.folder and again.inventory == first.inventory
     assert [record.getMessage() for record in caplog.records if "prepared already" in record.getMessage()]
+    other = prepare(asked | {"units": dict(clusters=5)}, tmp_path / "cache", progress=False)
+    assert other.folder == first.folder and other.inventory.size == 5 and other.units != first.units
     monkeypatch.undo()
     write_manifest(tmp_path / "tones", lines[:-1])
     assert len(Records(prepare(asked, tmp_path / "cache", progress=False).folder)) == 15
-    other = prepare(asked | {"units": dict(clusters=5)}, tmp_path / "cache", progress=False)
-    assert other.folder != first.folder and other.inventory.size == 5
 
 
 def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
@@ -219,7 +194,8 @@ class TonesModel:
 
 
 def test_speech_without_word_times_is_aligned_by_a_ctc_model_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jaxslm.hf.speech", types.SimpleNamespace(load_ctc=lambda folder: TonesModel()))
+    fake = types.SimpleNamespace(NeuralCtc=lambda folder, language: TonesModel())
+    monkeypatch.setitem(sys.modules, "jaxslm.units.neural_ctc", fake)
     monkeypatch.setattr(aligning, "BATCH_SECONDS", 2.0)
     folder, model = tmp_path / "tones", tmp_path / "model"
     lines = write_corpus(folder, 12)
@@ -276,11 +252,11 @@ def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
     write_corpus(tmp_path / "tones")
     learned = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
     write_corpus(tmp_path / "more", 5, "m")
-    units = dict(inventory=str(learned.folder / "inventory"))
+    units = dict(inventory=str(learned.units / "inventory"))
     prepared = prepare(config(tmp_path / "more", units=units), tmp_path / "cache", progress=False)
     assert prepared.inventory == learned.inventory
     assert all(u.units[learned.inventory.sha256] for u in Records(prepared.folder))
-    centroids = learned.folder / "inventory" / "centroids.npy"
+    centroids = learned.units / "inventory" / "centroids.npy"
     np.save(centroids, np.load(centroids) + 1)
     with pytest.raises(ValueError, match="inventory"):
         prepare(config(tmp_path / "more", units=units), tmp_path / "cache", progress=False)
@@ -295,7 +271,6 @@ def test_given_inventory_is_used_and_a_changed_one_refused(tmp_path):
         (dict(sources=dict(a=dict(kind="manifest", path="x", heldot=1))), "no heldot.*heldout"),
         (dict(units=dict(encoder="hubret")), "hubret.*mfcc"),
         (dict(units=dict(cluster=5)), "no cluster.*clusters"),
-        (dict(units=dict(clusters=100_000)), "too few"),
         (dict(units=dict(encoder="precomputed:x")), "frame_rate"),
         (dict(units=dict(inventory="hubert-base-ls960-l6-k100")), "needs its files: .*km100/km.bin.*units.centroids"),
         (dict(units=dict(centroids="none.npy")), "no file none.npy"),
@@ -310,45 +285,6 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(tmp_path, changes, messa
     with pytest.raises(ValueError, match=f"(?s){message}"):
         prepare(config(tmp_path / "tones") | changes, tmp_path / "cache", progress=False)
     assert not [path for path in (tmp_path / "cache").glob("*") if path.is_dir()]
-
-
-def test_a_killed_preparation_is_not_taken_for_a_complete_one(tmp_path):
-    """Killed while it encodes: what it left is swept up by the next one, which is complete."""
-    write_corpus(tmp_path / "tones", 8)
-    code = f"""
-import time, sys
-from jaxslm.units.inventory import UnitInventory
-from jaxslm.data.prepare import prepare
-UnitInventory.encode = lambda *_: (print("encoding", flush=True), time.sleep(600))
-prepare({config(tmp_path / "tones")!r}, {str(tmp_path / "cache")!r}, progress=False)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "encoding\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    (left,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
-    assert ".partial-" in left.name and not (left / "manifest.json").exists()
-    prepared = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
-    assert len(Records(prepared.folder)) == 8
-    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [prepared.folder]
-
-
-def test_two_processes_prepare_once(tmp_path):
-    write_corpus(tmp_path / "tones", 8)
-    code = f"""
-import logging, time
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-import jaxslm.data.prepare as p
-make = p._make
-p._make = lambda *arguments: (time.sleep(2), make(*arguments))
-p.prepare({config(tmp_path / "tones")!r}, {str(tmp_path / "cache")!r}, progress=False)
-"""
-    arguments = [sys.executable, "-c", code]
-    both = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    logs = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], logs
-    assert sum("prepared already" in log for log in logs) == 1, logs
 
 
 def test_recorded_speech_is_aligned_alike_by_any_number_of_workers(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from jaxslm.audio.io import decode_flac
 from jaxslm.data import reading
-from jaxslm.data.reading import Reading, read_utterance, read_utterances
+from jaxslm.data.reading import Reading, read_pieces, read_utterance, read_utterances
 from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
@@ -41,7 +41,7 @@ def test_audio_is_stored_as_flac_and_text_with_single_spaces():
     ],
 )
 def test_bad_audio_is_left_out_with_a_cure(audio, cause):
-    utterance, (entry,) = read_utterance(raw(audio=audio), Reading(max_seconds=3))
+    ((_, utterance, (entry,)),) = read_pieces(raw(audio=audio), Reading(max_seconds=3))
     assert utterance is None
     assert cause in entry["cause"] and entry["where"] == "m.jsonl:1" and entry["cure"] and entry["what"] == "utterance"
     assert "m.jsonl" not in entry["cause"]
@@ -132,9 +132,9 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
     monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
     raws = [raw(id=f"u{i}", where=f"m:{i}", audio=noise(0.2 + 0.01 * (i % 7), i) if i % 5 else b"") for i in range(40)]
     raws.insert(11, raw(id="document", audio=None))
-    alone = list(read_utterances(iter(raws), Reading(), 1))
+    alone = [result for results in read_utterances(iter(raws), Reading(), 1) for result in results]
     assert [r.id for r, _, _ in alone] == [r.id for r in raws]
-    shared = list(read_utterances(iter(raws), Reading(), 2))
+    shared = [result for results in read_utterances(iter(raws), Reading(), 2) for result in results]
     assert [result[1:] for result in shared] == [result[1:] for result in alone]
     assert sum(utterance is None for _, utterance, _ in shared) == 8
 
@@ -142,3 +142,19 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
 def test_processes_that_read_do_without_jax():
     code = "import sys, jaxslm.data.reading; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_sample_rates_from_4_to_192_khz(rate):
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)
+    utterance, (entry,) = read_utterance(raw(audio=(tone, rate)), Reading())
+    assert utterance.duration == 1.0 and entry["cause"] == f"resampled from {rate} Hz"
+    spectrum = np.abs(np.fft.rfft(decode_flac(utterance.audio)))
+    assert int(np.argmax(spectrum)) == 440  # one second: a bin a hertz
+
+
+def test_a_text_in_another_script_costs_only_the_word_times():
+    pytest.importorskip("pocketsphinx")
+    utterance, (entry,) = read_utterance(raw(text="привет мир"), Reading(aligner="pocketsphinx"))
+    assert utterance.text == "привет мир" and utterance.audio and utterance.words == ()
+    assert entry["what"] == "word times" and "'привет' cannot be read out" in entry["cause"]

@@ -174,7 +174,7 @@ def config_from(folder, **changes):
 
 @pytest.fixture
 def no_preparation(monkeypatch):
-    monkeypatch.setattr(speech_text_lm, "prepare", lambda *_: pytest.fail("data was prepared"))
+    monkeypatch.setattr(speech_text_lm, "prepare", lambda *_, **__: pytest.fail("data was prepared"))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BROKEN if kind != "nan"])

@@ -77,6 +77,20 @@ def read_source(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     return itertools.islice(read(spec, report), spec.get("limit"))
 
 
+def count_utterances(spec: Mapping) -> int | None:
+    """How many utterances a source has, where that is cheaper than reading it; None if it is not, or cannot be read."""
+    limit = spec.get("limit")
+    if spec["kind"] in ("demo", "demo_text"):
+        count = spec.get("utterances", 400)
+        return count if limit is None else min(count, limit)
+    if spec["kind"] == "tfds":
+        return limit
+    try:
+        return sum(1 for _ in read_source(spec, Report(log=False)))
+    except (ValueError, OSError):
+        return None
+
+
 def split_of(id: str, heldout: float) -> str:
     """Puts a fraction `heldout` of the ids into "heldout", the rest into "train", by hash: a new id moves no other."""
     draw = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,280 @@
+"""The sources as shards of audio: read, checked, aligned; everything of an utterance but units computed from it.
+
+The sources are walked in one fixed order and cut into shards of `SHARD` raw utterances. A shard depends on nothing but
+these, whoever makes it and whatever was made before.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from jaxslm.data.aligning import align_in_batches
+from jaxslm.data.progress import HoursBar
+from jaxslm.data.reading import Reading, Result, read_utterances
+from jaxslm.data.records import MANIFEST, manifest_of, to_bytes
+from jaxslm.data.report import Coverage, Report
+from jaxslm.data.shards import SUFFIX, ShardWriter, Tally, beside, facts_of, is_whole, whole, write_json
+from jaxslm.data.sharing import Behind, Part, scratch, sweep, wait
+from jaxslm.data.sources import RawUtterance, count_utterances, read_source
+from jaxslm.units.alignment import CLIP_BY_CLIP, load_aligner
+from jaxslm.units.inventory import UnitInventory
+
+logger = logging.getLogger(__name__)
+
+SHARD = 512  # raw utterances: about an hour and a half of audio is lost by a kill, a process
+REPORT = "report.jsonl"
+
+
+class Walk:
+    """The raw utterances of all sources in their order, as (shard, source, raw utterance); ids that are taken left out.
+
+    Attributes:
+      counts: raw utterances of each shard, as far as the walk has come.
+      report: what the sources could not use.
+    """
+
+    def __init__(self, sources: Mapping[str, Mapping], *, log: bool):
+        self.report, self.counts, self._digests = Report(log=log), [], []
+        self._sources = {name: _opened(name, spec, self.report) for name, spec in sources.items()}
+
+    def __iter__(self) -> Iterator[tuple[int, str, RawUtterance]]:
+        for name, raws in self._sources.items():
+            taken = set()
+            for raw in raws:
+                if raw.id in taken:
+                    cure = "give every utterance an id of its own"
+                    self.report.left_out(raw.where, f"the id '{raw.id}' is taken", cure)
+                    continue
+                taken.add(raw.id)
+                if not self.counts or self.counts[-1] == SHARD:
+                    self.counts.append(0)
+                    self._digests.append(hashlib.sha256())
+                self.counts[-1] += 1
+                self._digests[-1].update(json.dumps([name, raw.id, raw.where, raw.text, raw.split]).encode())
+                yield len(self.counts) - 1, name, raw
+
+    def digest(self, shard: int) -> str:
+        """Of what a shard is made from: a shard of other utterances than the sources have now is not taken over."""
+        return self._digests[shard].hexdigest()
+
+
+class _Shard:
+    """A shard that is being made, with what its JSON file is to say."""
+
+    def __init__(self, path: Path, sources: Mapping):
+        self.writer, self.tally, self.entries = ShardWriter(path), Tally(), []
+        self.used, self.coverage = collections.Counter(), {name: Coverage() for name in sources}
+
+    def add(self, source: str, result: Result) -> bytes | None:
+        raw, utterance, entries = result
+        self.entries.extend(entries)
+        if utterance is None:
+            return None
+        self.used[source] += 1
+        self.coverage[source].add(utterance)
+        utterance = replace(utterance, id=f"{source}/{raw.id}")
+        self.tally.add(utterance)
+        return to_bytes(utterance)
+
+    def said(self, raws: int, digest: str) -> dict:
+        coverage = {name: coverage.to_json() for name, coverage in self.coverage.items() if coverage.utterances}
+        said = dict(raws=raws, digest=digest, tally=self.tally.counts(), used=self.used, coverage=coverage)
+        return said | dict(report=self.entries)
+
+
+def make_audio_shards(
+    folder: Path,
+    config: Mapping,
+    given: UnitInventory | None,
+    *,
+    part: Part,
+    check: bool,
+    progress: bool,
+    workers: int,
+) -> bool:
+    """Makes the shards of this part that are missing or damaged, and, as process 0, the report and the manifest.
+
+    Args:
+      config: `sources`, `alignment` and `max_seconds`, see `prepare`.
+      given: the inventory of precomputed units that come with the sources, or None.
+      check: read the shards that are there and compare their SHA-256.
+    Returns:
+      False if everything was there.
+    Raises:
+      ValueError: a source of which nothing can be used. Nothing is left behind then.
+      OSError: a full disk; finished shards are kept.
+    """
+    if _complete(folder, part, check):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch(folder, part) as partial:
+            while True:
+                walk = Walk(_specs(config, given), log=part.index == 0)
+                if not _pass(folder, partial, walk, config, given, part, check, progress, workers):
+                    break
+                check = False
+    except ValueError:
+        if not any(folder.glob(f"records-*{SUFFIX}")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shards = [_path(folder, shard) for shard in range(len(walk.counts))]
+
+    def ready(shard: int) -> bool:
+        said = whole(shards[shard])
+        return said is not None and said["digest"] == walk.digest(shard)
+
+    wait(range(len(shards)), ready, lambda shard: shards[shard].name, folder, part)
+    _conclude(folder, [whole(path) for path in shards], walk, config, given, part)
+    return True
+
+
+def _path(folder: Path, shard: int) -> Path:
+    return folder / f"records-{shard:05d}{SUFFIX}"
+
+
+def _complete(folder: Path, part: Part, check: bool) -> bool:
+    try:
+        shards = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
+    except FileNotFoundError:
+        return False
+    damaged = [
+        shard["file"]
+        for number, shard in enumerate(shards)
+        if not is_whole(folder, shard, check=check and part.has(number))
+    ]
+    for name in damaged:
+        logger.warning("%s is damaged or gone: it is made again", folder / name)
+    return not damaged
+
+
+def _specs(config: Mapping, given: UnitInventory | None) -> dict[str, Mapping]:
+    rate = {"frame_rate": given.frame_rate} if given else {}
+    return {name: rate | spec for name, spec in config["sources"].items()}
+
+
+def _pass(folder, partial, walk, config, given, part, check, progress, workers) -> bool:
+    """Walks the sources once and makes the shards of this part that are not whole; True if it must be done again."""
+    there = sorted(int(path.stem.removeprefix("records-")) for path in folder.glob("records-*.json"))
+    kept = {}
+    for shard in filter(part.has, there):
+        said = whole(_path(folder, shard), check=check)
+        if said and said["file"]:  # one that holds nothing is read again: what was wrong there may be mended
+            kept[shard] = said
+        elif said:
+            beside(_path(folder, shard)).unlink()
+        else:
+            beside(_path(folder, shard)).unlink()
+            logger.warning("%s is damaged or gone: it is made again", _path(folder, shard))
+    places, logged = collections.deque(), Report()
+
+    def wanted() -> Iterator[RawUtterance]:
+        for shard, source, raw in walk:
+            if part.has(shard) and shard not in kept:
+                places.append((shard, source))
+                yield raw
+
+    def results() -> Iterator[tuple[int, str, Result]]:
+        for pieces in read_utterances(wanted(), _reading(config, given), workers):
+            shard, source = places.popleft()
+            bar.add(1, sum(utterance.duration for _, utterance, _ in pieces if utterance))
+            for piece in pieces:
+                yield shard, source, piece
+
+    aligner = load_aligner(config["alignment"]) if config["alignment"] else None  # says now if it cannot be had
+    aligner = None if config["alignment"] in CLIP_BY_CLIP else aligner
+    done = sum(said["raws"] for said in kept.values()), sum(sum(s["tally"]["seconds"].values()) for s in kept.values())
+    with HoursBar("reading", show=progress, done=done) as bar, Behind() as behind:
+        if progress:
+            _count(config["sources"], bar, part)
+        for shard, group in itertools.groupby(results(), key=lambda result: result[0]):
+            making = _Shard(partial / _path(folder, shard).name, config["sources"])
+            sources, pieces = collections.deque(), (result[1:] for result in group)
+            pieces = (sources.append(source) or piece for source, piece in pieces)
+            if aligner:  # batches end with the shard, so that they are the same whoever makes it
+                pieces = align_in_batches(pieces, aligner, config["alignment"].split(":")[0])
+            for piece in pieces:
+                logged.extend(piece[2])
+                record = making.add(sources.popleft(), piece)
+                if record is not None:
+                    behind(making.writer.write, record)
+            behind(making.writer.close_into, folder, making.said(walk.counts[shard], walk.digest(shard)))
+    stale = [shard for shard, said in kept.items() if shard >= len(walk.counts) or said["digest"] != walk.digest(shard)]
+    for shard in stale:
+        logger.warning("the sources changed since %s was made: it is made again", _path(folder, shard))
+        beside(_path(folder, shard)).unlink()
+        _path(folder, shard).unlink(missing_ok=True)
+    return any(shard < len(walk.counts) for shard in stale)
+
+
+def _count(sources: Mapping[str, Mapping], bar: HoursBar, part: Part) -> None:
+    """Lets the bar know how many utterances there are, when that has been found out."""
+
+    def count() -> None:
+        counts = [count_utterances(spec) for spec in sources.values()]
+        if None not in counts:
+            bar.total = sum(counts) // part.count
+
+    threading.Thread(target=count, daemon=True).start()
+
+
+def _reading(config: Mapping, given: UnitInventory | None) -> Reading:
+    aligner = config["alignment"] if config["alignment"] in CLIP_BY_CLIP else ""
+    units = dict(units_sha256=given.sha256, units_size=given.size, frame_rate=given.frame_rate) if given else {}
+    return Reading(max_seconds=config["max_seconds"], aligner=aligner, **units)
+
+
+def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:
+    """A source whose first utterance was found: a wrong path must not wait for the sources before it."""
+    raws = read_source(spec, report)
+    first = next(raws, None)
+    if first is None:
+        raise _nothing(name, report)
+    return itertools.chain([first], raws)
+
+
+def _nothing(name: str, report: Report) -> ValueError:
+    return ValueError(
+        f"nothing in the source '{name}' can be used: correct it, or take it out of data.sources\n{report.summary()}"
+    )
+
+
+def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, given, part: Part) -> None:
+    """What the shards say together: report and manifest, by process 0; the others wait for them."""
+    report, tally, used = Report(walk.report.entries, log=False), Tally(), collections.Counter()
+    coverage = {name: Coverage() for name in config["sources"]}
+    for said in shards:
+        report.extend(said["report"])
+        tally.merge(Tally(said["tally"]))
+        used.update(said["used"])
+        for name, covered in said["coverage"].items():
+            coverage[name].merge(Coverage.from_json(covered))
+    for name in config["sources"]:
+        if not used[name]:
+            if part.count == 1:  # so that corrected files are read afresh
+                shutil.rmtree(folder, ignore_errors=True)
+            raise _nothing(name, report)
+        report.coverage(name, coverage[name])
+    manifest = manifest_of(tally, [facts_of(s) for s in shards if s["file"]], [given] if given else [], config)
+    if part.index:
+        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder, part)
+        return
+    sweep(folder)
+    with scratch(folder, part) as partial:
+        report.save(partial / REPORT)
+        (partial / REPORT).replace(folder / REPORT)
+        before = Path(folder / MANIFEST).read_bytes() if (folder / MANIFEST).is_file() else None
+        write_json(folder / MANIFEST, manifest, partial)
+    if before not in (None, (folder / MANIFEST).read_bytes()):
+        # What was made of audio that is no more; unit shards whose audio is as it was are kept.
+        for stale in (*folder.glob(f"units-*/{MANIFEST}"), *folder.glob("learned-*.json")):
+            stale.unlink()
