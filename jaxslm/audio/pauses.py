@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 
 SHARE = 1 / 3  # of a piece: a cut is sought in the last part of what a piece may last
 _HOP = SAMPLE_RATE // 100

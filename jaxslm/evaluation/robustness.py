@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import librosa
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.units.units import UnitSequence, deduplicate
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]

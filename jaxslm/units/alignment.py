@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.units.alignment_files import ALIGNMENT_FILES, find_alignment, read_ctm, read_textgrid, read_word_json
 from jaxslm.units.pronunciation import pronounce, spoken_words
 from jaxslm.units.words import AlignmentError, Word, check_words, match_words

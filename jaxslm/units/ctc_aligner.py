@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.units.ctc import CtcAlignment, forced_align, with_star
 from jaxslm.units.pronunciation import spoken_words
 from jaxslm.units.words import AlignmentError, Word

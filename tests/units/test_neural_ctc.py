@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxslm.audio.io import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.units.alignment import AlignmentError, load_aligner
 from jaxslm.units.neural_ctc import NeuralCtc
 from tests.models.speech_models import make_clips, make_model, save_model, torch
