@@ -136,7 +136,8 @@ def _read_back(
 ) -> tuple[Decoder, int, list[str]]:
     """(the exported model in our decoder, its parameters that are those of the checkpoint, what is not)."""
     size, padded = vocabulary.size, vocabulary.padded_size
-    run_config = DecoderConfig(vocab_size=padded, **{**config.model, "dtype": "float32", "remat": "none"})
+    here = {"dtype": "float32", "remat": "none", "attention": "auto"}  # not what suits the machine of the run
+    run_config = DecoderConfig(vocab_size=padded, **{**config.model, **here})
     source = open_source(folder)
     read_config, key = dataclasses.replace(run_config, **source.fields), jax.random.key(0)
     problems = [

@@ -49,6 +49,15 @@ def test_smaller_types_and_several_files(dtype, run, tmp_path):
     assert report.equal, str(report)
 
 
+def test_attention_of_another_machine(run):
+    """What a run was trained with on a TPU or GPU is of no account where it is verified."""
+    config = read_config(run)
+    with config.unlocked():
+        config.model.attention = "splash"
+    report = verify_export(run, config, run / "exports" / "4", 4)
+    assert report.equal, str(report)
+
+
 def test_nothing_of_ours_is_needed(run, tmp_path):
     """transformers alone, in an interpreter that cannot import jaxslm or jax, generates from the folder."""
     script = """
