@@ -1,6 +1,8 @@
 """The model card of an export: what was trained, on what, how, and how well."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,7 +13,7 @@ CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
 license: {license}
-tags:
+{base_model}tags:
 - speech
 - jaxslm
 ---
@@ -82,13 +84,15 @@ def model_card(
     named = [b.name for b in vocabulary.blocks]
     rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
     commit = provenance.get("commit", "")
+    base = Path(config.init_from).name  # its place is one on this machine alone
     return CARD.format(
         license=license or "other",
         parameters=parameters,
         dtype=dtype,
         step=step,
         tokens_per_step=config.data.batch_size * config.data.context_length,
-        start=f"It started from {config.init_from}." if config.init_from else "It started from random weights.",
+        base_model=f"base_model: {json.dumps(base)}\n" if base else "",
+        start=f"It started from {base}." if base else "It started from random weights.",
         blocks="\n".join(["| block | ids | such as |", "|---|---|---|", *blocks]),
         unit_example=f"`{unit}`",
         dedup=" without repeats" if inventory["deduplicated"] else "",

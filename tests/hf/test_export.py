@@ -96,6 +96,17 @@ def test_what_the_folder_says(run):
     assert "launch/train.py" in card and inventory["sha256"] in card and "heldout/loss" in card
 
 
+def test_the_card_names_the_base_model_but_not_its_place(run, tmp_path):
+    config = read_config(run)
+    with config.unlocked():
+        config.init_from = "/mnt/mine/Base-1B/"
+    export_run(run, config, tmp_path / "out", progress=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'base_model: "Base-1B"\n' in card.split("---")[1] and "It started from Base-1B." in card
+    assert "/mnt" not in card
+    assert "base_model" not in (run / "exports" / "4" / "README.md").read_text()
+
+
 def test_a_folder_that_is_there_is_not_overwritten(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
