@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxslm.generation.sampler import Sampling, generate
 from jaxslm.hf.load import load_decoder, open_source, parameter_name
-from jaxslm.hf.tensors import TABLES
+from jaxslm.hf.tensors import TABLES, TensorFolder
 from jaxslm.hf.tokenizer_files import PROBES
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.base import load_run_tokenizer
@@ -148,16 +148,15 @@ def _read_back(
     model = load_decoder(source, Decoder(read_config, key), text_size=size, size=size, new_rows="mean", key=key)
     abstract = jax.eval_shape(functools.partial(Decoder, run_config), key)
     saved = _by_name(restore_model(workdir / "checkpoints", abstract, step)[0])
-    dtype = jnp.finfo(json.loads((folder / "config.json").read_text())["torch_dtype"])
-    found = _by_name(model)
+    stored, names, found = TensorFolder(folder), source.architecture.tensors(read_config), _by_name(model)
     for name, value in found.items():
-        expected = saved.pop(name, 0.0)
+        expected = saved.pop(name, np.zeros(value.shape, np.float32))
         if name in TABLES:
             rows = (slice(None), slice(size)) if name == "head/weight" else (slice(size),)
             value, expected = value[rows], expected[rows]
-        offset = source.architecture.norm_offset if name.endswith("/scale") else 0.0  # taken off before the rounding
-        allowed = dtype.eps * (jnp.abs(expected) + offset) + dtype.smallest_subnormal
-        if not bool((jnp.abs(value - expected) <= allowed).all()):
+        offset = np.float32(source.architecture.norm_offset if name.endswith("/scale") else 0.0)
+        rounded = (np.asarray(expected) - offset).astype(stored.dtype(names[name].format(0)))
+        if not np.array_equal(value, rounded.astype(np.float32) + offset):
             problems.append(f"{name} is not that of the checkpoint")
     problems += [f"{name} is not exported" for name in saved]
     return model, len(found), problems

@@ -137,10 +137,16 @@ def test_too_little_room_is_seen_before(run, tmp_path, monkeypatch):
         export_run(run, read_config(run), tmp_path / "out", progress=False)
 
 
-def double(folder, name, row):
+def multiply(folder, name, row, factor):
     state = load_file(folder / "model.safetensors")
-    state[name][row] *= 2
+    state[name][row] *= factor
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def nudge(folder):
+    """By less than the rounding to the type that config.json names."""
+    multiply(folder, "model.layers.0.mlp.down_proj.weight", slice(None), 1.001)
+    say(folder, torch_dtype="bfloat16")
 
 
 def say(folder, **changes):
@@ -155,10 +161,12 @@ def read_otherwise(folder):
 
 
 DIFFERENT = {
-    "layer": (lambda f: double(f, "model.layers.1.mlp.up_proj.weight", slice(None)), "up/weight is not that"),
-    "row": (lambda f: double(f, "model.embed_tokens.weight", 270), "embedding/weight is not that"),
+    "layer": (lambda f: multiply(f, "model.layers.1.mlp.up_proj.weight", slice(None), 2), "up/weight is not that"),
+    "row": (lambda f: multiply(f, "model.embed_tokens.weight", 270, 2), "embedding/weight is not that"),
     "theta": (lambda f: say(f, rope_theta=1.1e4), "config.json means model.rope_theta=11000.0"),
     "epsilon": (lambda f: say(f, rms_norm_eps=2e-5), "config.json means model.norm_eps=2e-05"),
+    "nudge": (nudge, "down/weight is not that"),
+    "window": (lambda f: say(f, model_type="mistral", sliding_window=4), "(?s)in float64: .*logits of .* differ"),
     "text": (read_otherwise, "the text .* has other ids"),
 }
 
