@@ -85,7 +85,10 @@ def verify_export(workdir: Path, config: ConfigDict, folder: Path, step: int) ->
         problems.append(
             f"ids: {vocabulary.size} in the run, {theirs.config.vocab_size} rows and {len(tokenizer)} tokens exported"
         )
-    inputs = hard_inputs(vocabulary, min(LONG, theirs.config.max_position_embeddings))
+    longest = min(LONG, theirs.config.max_position_embeddings)
+    if window := open_source(folder).sliding_window:  # the decoder looks at all; only further than any row it saw
+        longest = min(longest, max(window, config.data.context_length))
+    inputs = hard_inputs(vocabulary, longest)
     differences = {
         name: _largest(_logits(model, tokens)[..., : vocabulary.size], _their_logits(theirs, tokens))
         for name, tokens in inputs.items()

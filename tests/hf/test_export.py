@@ -183,6 +183,17 @@ def test_an_export_that_differs_is_not_equal(what, run, tmp_path):
     assert re.search(message, str(report)), report
 
 
+def test_a_window_behind_all_rows_of_the_run(run, tmp_path):
+    """It makes no difference, however long a row the exported config.json allows."""
+    folder, config = tmp_path / "out", read_config(run)
+    shutil.copytree(run / "exports" / "4", folder)
+    window = config.data.context_length
+    say(folder, model_type="mistral", sliding_window=window, max_position_embeddings=4 * window)
+    report = verify_export(run, config, folder, 4)
+    assert report.equal, str(report)
+    assert list(report.differences)[-1] == f"a row of {window}"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_round_trip(family, tmp_path):
     """config.json to ours and back means the same to transformers."""
