@@ -3,7 +3,7 @@
 Two things are compared apart. Weights and config.json, read back by hf/load.py, are those of the run, but for the
 rounding to the export's type: every value, so that none can hide behind an input that does not use it. And with what
 was read back the decoder computes what transformers does, both in float32: what differs there is the computation, not
-the rounding of the export.
+the rounding of the export. Tokenizer, special ids and speech_tokenizer/ are held against the run's vocabulary.
 
 Shape suffixes: B batch, T time, V vocabulary, N new tokens.
 """
@@ -27,9 +27,10 @@ from jaxslm.hf.load import load_decoder, open_source, parameter_name
 from jaxslm.hf.tensors import TABLES, TensorFolder
 from jaxslm.hf.tokenizer_files import PROBES
 from jaxslm.models.decoder import Decoder, DecoderConfig
-from jaxslm.tasks.base import load_run_tokenizer
+from jaxslm.tasks.base import SIDE_CAR, load_run_tokenizer, read_base_config
 from jaxslm.tasks.export import load_vocabulary
 from jaxslm.training.checkpoint import restore_model
+from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary
 
 # Of a logit, in float32. At some positions (ids never seen in training) rounding grows so much that transformers in
@@ -102,6 +103,8 @@ def verify_export(workdir: Path, config: ConfigDict, folder: Path, step: int) ->
         problems.append(f"only {greedy} greedy tokens could be compared")
     trips, problem = _round_trips(tokenizer, vocabulary)
     problems += problem + _text_problems(tokenizer, load_run_tokenizer(workdir, config.data.tokenizer)[0])
+    problems += _special_id_problems(folder, tokenizer, vocabulary, read_base_config(workdir))
+    problems += _side_car_problems(folder / SIDE_CAR, vocabulary)
     return Report(differences, exact, tensors, greedy, trips, tuple(problems))
 
 
@@ -238,6 +241,47 @@ def _text_problems(theirs, ours) -> list[str]:
     """Texts of which the export's tokenizer makes other ids than the run's."""
     different = [t for t in PROBES if ours.has_text and theirs.encode(t, add_special_tokens=False) != ours.encode(t)]
     return [f"the text {text!r} has other ids" for text in different]
+
+
+def _special_id_problems(folder: Path, tokenizer, vocabulary: Vocabulary, base: Mapping) -> list[str]:
+    """`base`: config.json of the model the run started from; where it ends a text stops generation, too."""
+    ends = np.ravel(base.get("eos_token_id") if vocabulary.has_text else None).tolist()
+    stop_ids = {vocabulary.eos_id, *(i for i in ends if isinstance(i, int) and i < vocabulary.text_size)}
+    expected = {"bos_token_id": {vocabulary.bos_id}, "eos_token_id": stop_ids, "pad_token_id": {tokenizer.pad_token_id}}
+    problems = []
+    for file in ("config.json", "generation_config.json"):
+        written = json.loads((folder / file).read_text())
+        problems += [
+            f"{file}: {name} is {written.get(name)}, the run means {sorted(ids)}"
+            for name, ids in expected.items()
+            if set(np.ravel(written.get(name)).tolist()) != ids
+        ]
+    problems += [
+        f"tokenizer_config.json: {name} is {getattr(tokenizer, f'{name}_id')}, the run means {token_id}"
+        for name, token_id in (("bos_token", vocabulary.bos_id), ("eos_token", vocabulary.eos_id))
+        if getattr(tokenizer, f"{name}_id") != token_id
+    ]
+    return problems
+
+
+def _side_car_problems(folder: Path, vocabulary: Vocabulary) -> list[str]:
+    """What speech_tokenizer/ says of the units that the run does not."""
+    units, sha256 = vocabulary.block("units"), vocabulary.unit_inventory_sha256
+    expected = {"unit_token_pattern": units.pattern, "first_unit_id": units.first, "n_units": units.size}
+    expected["unit_inventory_sha256"] = sha256
+    written = json.loads((folder / "units.json").read_text())
+    problems = [
+        f"{SIDE_CAR}/units.json: {name} is {written.get(name)}, the run has {value}"
+        for name, value in expected.items()
+        if written.get(name) != value
+    ]
+    try:
+        found = UnitInventory.load(folder).sha256
+    except ValueError as error:
+        return [*problems, str(error)]
+    if found != sha256:
+        problems.append(f"{SIDE_CAR}/inventory.json: sha256 is {found}, the run has {sha256}")
+    return problems
 
 
 def _round_trips(tokenizer, vocabulary: Vocabulary) -> tuple[int, list[str]]:

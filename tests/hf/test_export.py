@@ -1,5 +1,6 @@
 """A run to a folder that stock transformers loads: trained, exported, verified, in an interpreter without jaxslm."""
 
+import dataclasses
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from jaxslm.hf.tensors import TensorWriter
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.tasks.export import export_run, exported_step
 from jaxslm.tasks.verify import verify_export
+from jaxslm.units.inventory import UnitInventory
 from tests.hf.families import FAMILIES, random_model
 
 
@@ -149,9 +151,15 @@ def nudge(folder):
     say(folder, torch_dtype="bfloat16")
 
 
-def say(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changes))
+def say(folder, file="config.json", **changes):
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | changes))
+
+
+def take_other_units(folder):
+    """A whole inventory, but not that of the run."""
+    inventory = UnitInventory.load(folder / "speech_tokenizer")
+    dataclasses.replace(inventory, deduplicated=False).save(folder / "speech_tokenizer")
 
 
 def read_otherwise(folder):
@@ -167,6 +175,16 @@ DIFFERENT = {
     "epsilon": (lambda f: say(f, rms_norm_eps=2e-5), "config.json means model.norm_eps=2e-05"),
     "nudge": (nudge, "down/weight is not that"),
     "window": (lambda f: say(f, model_type="mistral", sliding_window=4), "(?s)in float64: .*logits of .* differ"),
+    "begin": (lambda f: say(f, bos_token_id=7), "\n  config.json: bos_token_id is 7"),
+    "end": (
+        lambda f: say(f, "generation_config.json", eos_token_id=[2, 7]),
+        r"generation_config.json: eos_token_id is \[",
+    ),
+    "padding": (lambda f: say(f, pad_token_id=7), "\n  config.json: pad_token_id is 7"),
+    "eos": (lambda f: say(f, "tokenizer_config.json", eos_token="<s>"), "tokenizer_config.json: eos_token is 1"),
+    "first unit": (lambda f: say(f, "speech_tokenizer/units.json", first_unit_id=1), "units.json: first_unit_id is 1"),
+    "inventory": (lambda f: say(f, "speech_tokenizer/inventory.json", layer=7), "inventory was changed"),
+    "units": (take_other_units, "speech_tokenizer/inventory.json: sha256 is"),
     "text": (read_otherwise, "the text .* has other ids"),
 }
 
