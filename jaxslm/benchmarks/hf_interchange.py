@@ -151,12 +151,12 @@ def _loaded(folder: Path):
     from jaxslm.hf.load import load_decoder
     from jaxslm.models.decoder import Decoder
 
+    start = time.perf_counter()
     source, config = _model_config(folder)
     shapes = jax.eval_shape(lambda: Decoder(config, jax.random.key(0)))
     # As after the initialisation of a run; zeros, so that drawing random numbers is not part of the measurement.
     model = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     jax.block_until_ready(model)
-    start = time.perf_counter()
     size = config.vocab_size
     model = load_decoder(source, model, text_size=size, size=size, new_rows="random", key=jax.random.key(0))
     return model, time.perf_counter() - start
@@ -188,10 +188,12 @@ def _their_import(folder: Path) -> tuple[float, float]:
 def _our_export(folder: Path) -> tuple[float, float]:
     from jaxslm.hf.architectures import ARCHITECTURES
     from jaxslm.hf.export import finished_folder, write_weights
+    from jaxslm.tasks.export import newest_step
     from jaxslm.training.stored import open_model
 
     _, config = _model_config(folder)
     start = time.perf_counter()
+    newest_step(folder / "checkpoints")  # compares the checksums of the checkpoint
     with finished_folder(folder / f"ours{start}") as out:
         options = dict(n_rows=config.vocab_size, dtype="bfloat16", max_file_bytes=MAX_FILE_BYTES)
         write_weights(out, open_model(folder / "checkpoints" / "1"), config, ARCHITECTURES["llama"], **options)

@@ -110,7 +110,7 @@ def make_audio_shards(
     Returns:
       False if everything was there.
     Raises:
-      ValueError: a source of which nothing can be used. Nothing is left behind then.
+      ValueError: a source of which nothing can be used. Finished shards of which all could be used are kept.
       OSError: a full disk; finished shards are kept.
     """
     if _complete(folder, part, check):
@@ -134,7 +134,7 @@ def make_audio_shards(
         return said is not None and said["digest"] == walk.digest(shard)
 
     wait(range(len(shards)), ready, lambda shard: shards[shard].name, folder, part)
-    _conclude(folder, [whole(path) for path in shards], walk, config, given, part)
+    _conclude(folder, shards, walk, config, given, part)
     return True
 
 
@@ -248,8 +248,9 @@ def _nothing(name: str, report: Report) -> ValueError:
     )
 
 
-def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, given, part: Part) -> None:
+def _conclude(folder: Path, paths: list[Path], walk: Walk, config: Mapping, given, part: Part) -> None:
     """What the shards say together: report and manifest, by process 0; the others wait for them."""
+    shards = [whole(path) for path in paths]
     report, tally, used = Report(walk.report.entries, log=False), Tally(), collections.Counter()
     coverage = {name: Coverage() for name in config["sources"]}
     for said in shards:
@@ -260,8 +261,8 @@ def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, giv
             coverage[name].merge(Coverage.from_json(covered))
     for name in config["sources"]:
         if not used[name]:
-            if part.count == 1:  # so that corrected files are read afresh
-                shutil.rmtree(folder, ignore_errors=True)
+            if part.index == 0:
+                _read_again(folder, paths, shards)
             raise _nothing(name, report)
         report.coverage(name, coverage[name])
     manifest = manifest_of(tally, [facts_of(s) for s in shards if s["file"]], [given] if given else [], config)
@@ -272,9 +273,18 @@ def _conclude(folder: Path, shards: list[dict], walk: Walk, config: Mapping, giv
     with scratch(folder, part) as partial:
         report.save(partial / REPORT)
         (partial / REPORT).replace(folder / REPORT)
-        before = Path(folder / MANIFEST).read_bytes() if (folder / MANIFEST).is_file() else None
+        if (folder / MANIFEST).is_file() and json.loads((folder / MANIFEST).read_text("utf-8")) != manifest:
+            # First what was made of audio that is no more; unit shards whose audio is as it was are kept.
+            for stale in (*folder.glob(f"units-*/{MANIFEST}"), *folder.glob("learned-*.json")):
+                stale.unlink()
         write_json(folder / MANIFEST, manifest, partial)
-    if before not in (None, (folder / MANIFEST).read_bytes()):
-        # What was made of audio that is no more; unit shards whose audio is as it was are kept.
-        for stale in (*folder.glob(f"units-*/{MANIFEST}"), *folder.glob("learned-*.json")):
-            stale.unlink()
+
+
+def _read_again(folder: Path, paths: list[Path], shards: list[dict]) -> None:
+    """Forgets shards in which something was left out, so that corrected files are read; all, if nothing was used."""
+    if not any(said["file"] for said in shards):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path, said in zip(paths, shards, strict=True):
+        if any(entry["kind"] == "left out" for entry in said["report"]):
+            beside(path).unlink(missing_ok=True)

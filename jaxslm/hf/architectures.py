@@ -137,7 +137,7 @@ def read_config(theirs: Mapping[str, Any], where: str) -> tuple[Architecture, di
 
     Reads the keys of transformers 4 and 5. Raises ValueError naming what the decoder cannot compute.
     """
-    architecture = ARCHITECTURES.get(theirs.get("model_type"))
+    architecture = ARCHITECTURES.get(str(theirs.get("model_type")))
     if architecture is None:
         raise ValueError(
             f"{where}: model_type {theirs.get('model_type')!r} is not one of {', '.join(ARCHITECTURES)} (Llama 2, 3, "
@@ -150,6 +150,11 @@ def read_config(theirs: Mapping[str, Any], where: str) -> tuple[Architecture, di
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} is missing; copy config.json from the model's page again")
     ours = {name: theirs[key] for key, name in SIZES.items() if theirs.get(key) is not None}
+    for key, name in SIZES.items():
+        kind, what = (float, "a positive number") if key == "rms_norm_eps" else (int, "a positive whole number")
+        value = ours.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
+            raise ValueError(f"{where}: {key}={value!r} is not {what}; copy config.json from the model's page again")
     ours.setdefault("n_kv_heads", ours["n_heads"])
     ours.setdefault("norm_eps", 1e-6)
     ours.setdefault("head_dim", ours["d_model"] // ours["n_heads"])
@@ -166,7 +171,13 @@ def read_config(theirs: Mapping[str, Any], where: str) -> tuple[Architecture, di
 
 def _read_rope(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
     """rope_theta and rope_scaling; transformers 5 has both in `rope_parameters`, 4 side by side."""
-    rope = dict(theirs.get("rope_scaling") or {}) | dict(theirs.get("rope_parameters") or {})
+    scaling, parameters = (theirs.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
+    for key, value in (("rope_scaling", scaling), ("rope_parameters", parameters)):
+        if not isinstance(value, Mapping) or any(isinstance(v, Mapping) for v in value.values()):
+            raise ValueError(f"{where}: {key}={value} is not supported: it is no single set of rotary parameters")
+    if different := sorted(key for key in scaling.keys() & parameters.keys() if scaling[key] != parameters[key]):
+        raise ValueError(f"{where}: rope_scaling and rope_parameters disagree in {different[0]}; keep the right one")
+    rope = dict(scaling) | dict(parameters)
     theta = float(rope.get("rope_theta") or theirs.get("rope_theta") or 1e4)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     names = [f.name for f in dataclasses.fields(RopeScaling)]
@@ -181,6 +192,8 @@ def read_original_config(theirs: Mapping[str, Any], where: str) -> tuple[Archite
     """As `read_config`, for a params.json beside consolidated.safetensors (Meta's Llama, Mistral's own files)."""
     if missing := {"dim", "n_layers", "n_heads"} - set(theirs):
         raise ValueError(f"{where}: {', '.join(sorted(missing))} is missing; copy params.json again")
+    if unknown := [key for key in ("yarn", "moe", "quantization", "lora", "vision_encoder") if theirs.get(key)]:
+        raise ValueError(f"{where}: {unknown[0]} is not supported; start from a model without it")
     n_heads, dim = theirs["n_heads"], theirs["dim"]
     hidden = theirs.get("hidden_dim")
     if hidden is None:  # Meta's rule: two thirds of 4 d, times a factor, rounded up

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from jaxslm.hf.architectures import ARCHITECTURES, Architecture, architecture_of, write_config
-from jaxslm.hf.tensors import DTYPES, TABLES, TensorWriter, ahead
+from jaxslm.hf.tensors import DTYPES, TABLES, TensorWriter, ahead, all_finite
+from jaxslm.locking import held
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.vocabulary import Vocabulary
 
@@ -35,20 +36,28 @@ class Array(Protocol):
 def finished_folder(out: Path) -> Iterator[Path]:
     """A folder OUT.incomplete to write into; it becomes OUT at the end. Left as it is if anything fails.
 
-    Raises ValueError if OUT is there already and not empty, OSError naming the folder if writing fails.
+    Raises ValueError if OUT is there already and not empty or another process writes it, OSError naming the folder if
+    writing fails.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: remove it, or write to another folder")
     unfinished = out.with_name(f"{out.name}.incomplete")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-    except OSError as error:
-        raise OSError(f"{error}; {unfinished} is unfinished and no model: export again where there is room") from error
-    if out.exists():
-        out.rmdir()
-    unfinished.rename(out)
+    if unfinished.exists() and not unfinished.is_dir():
+        raise ValueError(f"{unfinished} is a file, where a folder is written first: remove it")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with held(unfinished) as mine:
+        if not mine:
+            raise ValueError(f"{unfinished} is being written by another export: wait for it, or write elsewhere")
+        for left in unfinished.iterdir():  # of an export that was cut off
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield unfinished
+        except OSError as error:
+            cure = "export again where there is room"
+            raise OSError(f"{error}; {unfinished} is unfinished and no model: {cure}") from error
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
 
 
 def exported_as(
@@ -111,7 +120,13 @@ def write_weights(
         values = arrays[ours][:, piece] if ours == "head/weight" else arrays[ours][piece]
         if ours.endswith("/scale") and architecture.norm_offset:
             values = values - np.float32(architecture.norm_offset)
-        values = values.astype(DTYPES[dtype][1])
+        with np.errstate(over="ignore"):  # said below, by name
+            values = values.astype(DTYPES[dtype][1])
+        if not all_finite(values):
+            raise ValueError(
+                f"{ours} has values that are not finite in {dtype}: "
+                + ("export it in bfloat16 or float32" if dtype == "float16" else "the training went wrong there")
+            )
         turned = ours == "head/weight" or values.ndim == 3
         # JAX copies what is transposed in blocks, four times as fast as numpy does.
         return np.asarray(jax.device_put(values.swapaxes(-1, -2), cpu)) if turned else values

@@ -17,14 +17,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxslm.hf.architectures import DERIVED, Architecture, read_config, read_original_config, sliding_window
-from jaxslm.hf.tensors import TABLES, TensorFolder, ahead
+from jaxslm.hf.tensors import TABLES, TensorFolder, ahead, all_finite
 from jaxslm.models.decoder import Decoder, DecoderConfig
 
 log = logging.getLogger(__name__)
 
 NEW_ROWS = ("mean", "mean_noise", "random")
 NOISE = 1e-5  # of "mean_noise": the variance of new rows over that of the old ones
-ROWS_CHECKED = 256  # of a tensor at a time: they stay in the cache of the processor
+ROWS_COMPARED = 256  # of a head that should be the embedding
 
 
 def is_hf_folder(folder: Path) -> bool:
@@ -70,7 +70,8 @@ def open_source(folder: Path) -> Source:
             return Source(folder, *read_config(theirs, str(path)), theirs)
         architecture, fields = read_original_config(theirs, str(path))
         fields["tied_embeddings"] = architecture.names["head/weight"] not in TensorFolder(folder)
-        return Source(folder, architecture, fields, {})
+        window = theirs.get("sliding_window")
+        return Source(folder, architecture, fields, {"use_sliding_window": bool(window), "sliding_window": window})
     raise ValueError(f"{folder} has no config.json; name a folder with a model, or a workdir of jaxslm")
 
 
@@ -96,8 +97,6 @@ def load_decoder(
         raise ValueError(f"new_rows is {new_rows!r}; use one of {', '.join(NEW_ROWS)}")
     folder = check_tensors(source, model.config, text_size)
     names = source.architecture.tensors(model.config)
-    if model.config.tied_embeddings and "lm_head.weight" in folder:
-        log.info("%s: lm_head.weight is not read, the embedding serves as one", source.folder)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(model)
     loaded = []
     for path, old in leaves:
@@ -118,7 +117,7 @@ def parameter_name(path: tuple) -> str:
 
 
 def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> TensorFolder:
-    """The tensors of `source`, of which only the headers are read; whatever `config.vocab_size` is.
+    """The tensors of `source`, of which little more than the headers is read; whatever `config.vocab_size` is.
 
     Raises ValueError for all that these say: files that are missing, pickled or truncated, tensors that are missing,
     unexpected, misshapen or quantised, fewer rows than `text_size`.
@@ -157,7 +156,20 @@ def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> Tens
                 raise ValueError(
                     f"{source.folder}: {name} is {list(found)} and {list(wanted)} was expected by its config.json"
                 )
+    if config.tied_embeddings and "lm_head.weight" in folder:
+        _check_tied(folder, names["embedding/weight"])
     return folder
+
+
+def _check_tied(folder: TensorFolder, embedding: str) -> None:
+    """Raises ValueError if the head, which some files have beside the embedding it should be, differs in some rows."""
+    head, table = folder.read("lm_head.weight"), folder.read(embedding)
+    rows = slice(None, None, max(1, len(table) // ROWS_COMPARED))
+    if head.shape != table.shape or not np.array_equal(head[rows], table[rows]):
+        raise ValueError(
+            f"{folder.where('lm_head.weight')}: lm_head.weight is not {embedding}, though config.json says that they "
+            "are one: set tie_word_embeddings to false there"
+        )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -208,14 +220,11 @@ def _put(old: jax.Array, values: jax.Array, layer: int, *, offset: float, shardi
 def _read(folder: TensorFolder, name: str, index: Any) -> np.ndarray:
     """`tensor[index]` as it is stored. Raises ValueError naming the tensor if it has NaN or infinite values."""
     values = folder.read(name, index)
-    for first in range(0, len(values), ROWS_CHECKED):
-        rows = values[first : first + ROWS_CHECKED]
-        finite = (rows.view(np.uint16) & 0x7F80 < 0x7F80) if rows.dtype == "bfloat16" else np.isfinite(rows)
-        if not finite.all():
-            raise ValueError(
-                f"{folder.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "
-                "use another copy of it"
-            )
+    if not all_finite(values):
+        raise ValueError(
+            f"{folder.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "
+            "use another copy of it"
+        )
     return values
 
 

@@ -28,6 +28,7 @@ DTYPES = {
 READABLE = dict(DTYPES.values()) | {"F64": np.dtype(np.float64)}
 TABLES = ("embedding/weight", "head/weight")  # our names of what has a row for each id
 WORKERS = 4  # threads that read or convert ahead of what is at hand
+ROWS_CHECKED = 256  # of a tensor at a time: they stay in the cache of the processor
 HEADER_MULTIPLE = 8  # tensors begin at multiples of it, as the format's own writer has it
 
 
@@ -73,10 +74,11 @@ class TensorFolder:
         if index.exists():
             try:
                 names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                assert all(isinstance(name, str) for name in names), names
+            except (ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
                 raise ValueError(f"{index} is damaged ({error!r}): copy it again") from error
             for name in names:
-                if Path(name).name != name:
+                if Path(name).name != name or name == "..":
                     raise ValueError(f"{index} names {name!r}, which is not a file of its folder: refused")
                 if not (self.folder / name).is_file():
                     raise ValueError(f"{index} names {name}, which is not there: copy the missing file")
@@ -85,10 +87,16 @@ class TensorFolder:
             if (self.folder / name).is_file():
                 return [name]
         if pickled := sorted(path.name for pattern in PICKLES for path in self.folder.glob(pattern)):
+            if (self.folder / "config.json").exists():
+                cure = (
+                    'python -c "from transformers import AutoModelForCausalLM as M; '
+                    f"M.from_pretrained('{self.folder}').save_pretrained('NEW_FOLDER')\", and copy its tokenizer there"
+                )
+            else:
+                cure = "transformers/models/llama/convert_llama_weights_to_hf.py of the transformers package"
             raise ValueError(
                 f"{self.folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
-                'refused. Convert them where you trust them: python -c "from transformers import '
-                f"AutoModelForCausalLM as M; M.from_pretrained('{self.folder}').save_pretrained('NEW_FOLDER')\""
+                f"refused. Convert them where you trust them: {cure}"
             )
         raise ValueError(f"{self.folder} has no {SINGLE[0]} and no {INDEX}: copy the weights there")
 
@@ -126,8 +134,8 @@ class TensorFolder:
         part = self._files[self._where[name]].get_slice(name)
         if part.get_dtype() not in READABLE:
             raise ValueError(
-                f"{self.folder / self._where[name]}: {name} is stored as {part.get_dtype()}: quantised weights are not "
-                "read; use the model in bfloat16, float16 or float32"
+                f"{self.folder / self._where[name]}: {name} is stored as {part.get_dtype()}, which is not read "
+                "(quantised weights, say); use the model in bfloat16, float16 or float32"
             )
         return part
 
@@ -138,6 +146,16 @@ def _starts(path: Path) -> dict[str, int]:
         n_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(n_bytes))
     return {name: 8 + n_bytes + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite."""
+    for first in range(0, len(values), ROWS_CHECKED):
+        rows = values[first : first + ROWS_CHECKED]
+        finite = (rows.view(np.uint16) & 0x7F80 < 0x7F80) if rows.dtype == "bfloat16" else np.isfinite(rows)
+        if not finite.all():
+            return False
+    return True
 
 
 def plan_files(shapes: Mapping[str, Sequence[int]], dtype: str, max_bytes: int) -> dict[str, list[str]]:

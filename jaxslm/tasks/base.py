@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxslm.data.prepare import UNITS as UNIT_SETTINGS
@@ -30,7 +31,8 @@ SIDE_CAR = "speech_tokenizer"
 TEXT_TOKENIZER = "text_tokenizer"
 # Small files of a model that a continued run and an export need when its folder is gone.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
-KEPT = (EXPORT_FILE, "config.json", "params.json", "generation_config.json", "LICENSE", "README.md")
+LICENCES = ("LICENSE*", "USE_POLICY*", "NOTICE*")
+KEPT = (EXPORT_FILE, "config.json", "params.json", "generation_config.json", "README.md", *LICENCES)
 TEXTLESS = "none"  # data.tokenizer of a run without text
 
 
@@ -84,7 +86,14 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
 def read_export(folder: Path) -> dict[str, Any]:
     """What `EXPORT_FILE` says: step, dtype, tokenizer ("byte", "none" or a folder), vocabulary; {} without it."""
     path = folder / EXPORT_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        exported = json.loads(path.read_text())
+        assert {"step", "dtype", "tokenizer", "vocabulary"} <= set(exported), set(exported)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): copy the export again") from error
+    return exported
 
 
 def _text_tokenizer(folder: Path, exported: dict[str, Any]) -> str:
@@ -97,6 +106,12 @@ def _text_tokenizer(folder: Path, exported: dict[str, Any]) -> str:
 def check_base(source: Source, config: ConfigDict, tokenizer: Any) -> None:
     """Raises ValueError for all that headers say of the base model: preparing data can take hours."""
     rows = tokenizer.size if tokenizer.has_text else 0
+    special = [i for key in ("bos_token_id", "eos_token_id") for i in np.atleast_1d(source.config.get(key) or 0)]
+    if rows and max(special) >= rows:
+        raise ValueError(
+            f"{source.folder}: its config.json has special ids up to {max(special)}, the tokenizer {rows} ids: it "
+            "is of another model; set data.tokenizer to the model's own"
+        )
     if exported := read_export(source.folder):
         theirs = Vocabulary.from_json(exported["vocabulary"])
         units = given_inventory(UNIT_SETTINGS | config.data.units.to_dict())
@@ -146,9 +161,9 @@ def copy_tokenizer(tokenizer: Path, target: Path) -> None:
 def _copy(folder: Path, names: tuple[str, ...], target: Path) -> None:
     if folder.resolve() != target.resolve():
         target.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, target / name)
+        for path in (path for name in names for path in folder.glob(name)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
 
 
 def load_run_tokenizer(workdir: Path, name: str) -> tuple[Any, Path | None]:

@@ -18,7 +18,9 @@ from jaxslm.hf.tensors import DTYPES
 from jaxslm.hf.tokenizer_files import read_as_qwen2, write_tokenizer
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.tasks.base import (
+    BASE,
     EXPORT_FILE,
+    LICENCES,
     SIDE_CAR,
     TEXT_TOKENIZER,
     UNITS,
@@ -47,12 +49,16 @@ def load_vocabulary(workdir: Path) -> Vocabulary:
 
 def newest_step(checkpoints: Path, step: int | None = None) -> int:
     """The newest unharmed checkpoint, or `step` if it is one. Raises CheckpointError."""
-    for candidate in saved_steps(checkpoints) if step is None else [step]:
-        if not damage(checkpoints / str(candidate), "model"):
+    there = saved_steps(checkpoints)
+    if step is not None and step not in there:
+        raise CheckpointError(f"{checkpoints} has no checkpoint {step}: it has {', '.join(map(str, there)) or 'none'}")
+    for candidate in there if step is None else [step]:
+        if not (harm := damage(checkpoints / str(candidate), "model")):
             return candidate
-    raise CheckpointError(
-        f"{checkpoints} holds no unharmed checkpoint{'' if step is None else f' {step}'}; train first"
-    )
+        if step is not None:
+            raise CheckpointError(f"checkpoint {step} in {checkpoints} is damaged ({harm}): export another step")
+        log.warning("checkpoint %d is damaged (%s); looking at the one before", candidate, harm)
+    raise CheckpointError(f"{checkpoints} holds no unharmed checkpoint: train first")
 
 
 def exported_step(folder: Path) -> int:
@@ -82,6 +88,8 @@ def export_run(
     """
     if dtype not in DTYPES:
         raise ValueError(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
+    if max_file_gb <= 0:
+        raise ValueError(f"--max_file_gb={max_file_gb} is not above 0")
     step = newest_step(workdir / "checkpoints", step)
     vocabulary = load_vocabulary(workdir)
     tokenizer, source = load_run_tokenizer(workdir, config.data.tokenizer)
@@ -117,8 +125,8 @@ def export_run(
         name = TEXT_TOKENIZER if source else config.data.tokenizer
         exported = {"step": step, "dtype": dtype, "tokenizer": name, "vocabulary": vocabulary.to_json()}
         (folder / EXPORT_FILE).write_text(json.dumps(exported) + "\n")
-        if (workdir / "base" / "LICENSE").exists():
-            shutil.copyfile(workdir / "base" / "LICENSE", folder / "LICENSE")
+        for path in (path for pattern in LICENCES for path in sorted((workdir / BASE).glob(pattern))):
+            shutil.copyfile(path, folder / path.name)
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         card = model_card(
             config=config,
@@ -126,7 +134,7 @@ def export_run(
             step=step,
             provenance=_read(workdir / PROVENANCE_FILE),
             metrics=_metrics_at(workdir / "metrics.jsonl", step),
-            license=_license(workdir / "base"),
+            license=_license(workdir / BASE),
             dtype=dtype,
             parameters=n_bytes // DTYPES[dtype][1].itemsize,
             inventory=json.loads((folder / SIDE_CAR / "inventory.json").read_text()),
@@ -181,5 +189,5 @@ def _metrics_at(path: Path, step: int) -> Mapping[str, float]:
 def _license(base: Path) -> str:
     """What the card of the base model says, '' if there is none."""
     path = base / "README.md"
-    found = re.search(r"^license:\s*(\S+)", path.read_text(errors="replace"), re.M) if path.exists() else None
+    found = re.search(r"^license:[ \t]*(\S+)", path.read_text(errors="replace"), re.M) if path.exists() else None
     return found.group(1) if found else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from jaxslm.locking import held
 from jaxslm.training.checkpoint import Checkpoints, saved_steps
 from jaxslm.training.task import Task
 
@@ -34,8 +35,12 @@ class Exports:
         if not self._every or jax.process_index() != 0:
             return
         cut_off = {int(path.stem): path for path in self._folder.glob("*.incomplete") if path.stem.isdecimal()}
-        for path in cut_off.values():
-            shutil.rmtree(path, ignore_errors=True)
+        for step, path in list(cut_off.items()):
+            with held(path) as mine:  # not by a process that still finishes it
+                if mine:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    del cut_off[step]
         if again := cut_off.keys() & set(saved_steps(self._checkpoints.folder)):
             self.start(max(again))
 

@@ -212,3 +212,25 @@ def test_what_is_finished_stays_where_the_units_cannot_be_learnt(tmp_path):
         prepare(config(tmp_path / "tones", units=dict(clusters=100_000)), tmp_path / "cache", progress=False)
     (folder,) = (tmp_path / "cache").glob("audio-*/")
     assert len(Records(folder)) == 10 and not list(folder.glob("units-*"))
+
+
+def test_a_useless_source_costs_nothing_of_the_others(tmp_path):
+    """Finished shards stay; corrected files are read by the next run, and the result is that of an undisturbed one."""
+    write_corpus(tmp_path / "good", 8)
+    lines = write_corpus(tmp_path / "poor", 4)
+    asked = config(tmp_path / "good", tmp_path / "poor")
+    whole = {path: path.read_bytes() for path in (tmp_path / "poor").rglob("*.wav")}
+    assert len(whole) == len(lines)
+    for path in whole:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="nothing in the source 'poor'"):
+        prepare(asked, tmp_path / "cache", progress=False)
+    (audio,) = (tmp_path / "cache").glob("audio-*/")
+    finished = times(audio)
+    assert len(finished) == 2
+    for path, content in whole.items():
+        path.write_bytes(content)
+    prepared = prepare(asked, tmp_path / "cache", progress=False)
+    assert prepared.folder == audio and finished.items() <= times(audio).items()
+    prepare(asked, tmp_path / "undisturbed", progress=False)
+    assert files(tmp_path / "cache") == files(tmp_path / "undisturbed")

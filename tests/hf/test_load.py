@@ -205,11 +205,26 @@ BROKEN = {
     "activation": (lambda f: change(f, hidden_act="relu"), "hidden_act='relu'"),
     "mlp bias": (lambda f: change(f, mlp_bias=True), "mlp_bias=True is not supported"),
     "rope": (lambda f: change(f, rope_parameters=dict(rope_type="yarn", rope_theta=1e4)), "rotary scaling .*yarn"),
+    "two ropes": (lambda f: change(f, rope_scaling=dict(rope_type="linear", factor=4.0)), "disagree in rope_type"),
+    "ropes by layer": (
+        lambda f: change(f, rope_parameters=dict(full_attention=dict(rope_theta=1e6))),
+        "no single set of rotary parameters",
+    ),
+    "sizes": (lambda f: change(f, num_attention_heads=0), "num_attention_heads=0 is not a positive whole number"),
+    "text for a size": (lambda f: change(f, hidden_size="64"), "hidden_size='64' is not a positive whole number"),
+    "another head": (
+        lambda f: change(f, tie_word_embeddings=True),
+        "lm_head.weight is not model.embed_tokens.weight, though",
+    ),
     "config": (lambda f: (f / "config.json").write_text("{"), "config.json is no JSON object"),
     "truncated": (truncate, "model.safetensors is truncated or damaged"),
     "garbled": (garble, "model.safetensors is truncated or damaged"),
     "absent": (absent_file, "names model-00001-of-00002.safetensors, which is not there"),
     "escape": (escaping_index, "'../elsewhere.safetensors', which is not a file of its folder"),
+    "index": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}'),
+        "index.json is damaged",
+    ),
     "missing": (lambda f: edit_tensors(f, lambda s: s.pop("model.norm.weight")), "lacks model.norm.weight"),
     "unexpected": (
         lambda f: edit_tensors(f, lambda s: s.update(extra=np.zeros(3, np.float32))),
