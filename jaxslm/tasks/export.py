@@ -1,11 +1,13 @@
 """A run of speech_text_lm as a Hugging Face model folder: weights, tokenizer, unit inventory, model card."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +50,27 @@ def load_vocabulary(workdir: Path) -> Vocabulary:
 
 
 def newest_step(checkpoints: Path, step: int | None = None) -> int:
-    """The newest unharmed checkpoint, or `step` if it is one. Raises CheckpointError."""
+    """The newest checkpoint whose files are there in their sizes, or `step` if it is one. Raises CheckpointError."""
     there = saved_steps(checkpoints)
     if step is not None and step not in there:
         raise CheckpointError(f"{checkpoints} has no checkpoint {step}: it has {', '.join(map(str, there)) or 'none'}")
     for candidate in there if step is None else [step]:
-        if not (harm := damage(checkpoints / str(candidate), "model")):
+        if not (harm := damage(checkpoints / str(candidate), "model", checksums=False)):
             return candidate
         if step is not None:
             raise CheckpointError(f"checkpoint {step} in {checkpoints} is damaged ({harm}): export another step")
         log.warning("checkpoint %d is damaged (%s); looking at the one before", candidate, harm)
     raise CheckpointError(f"{checkpoints} holds no unharmed checkpoint: train first")
+
+
+@contextlib.contextmanager
+def unharmed(checkpoint: Path) -> Iterator[None]:
+    """Compares the checksums of a model while the block reads it. Raises CheckpointError behind the block."""
+    with ThreadPoolExecutor(1) as pool:
+        comparing = pool.submit(damage, checkpoint, "model")
+        yield
+        if harm := comparing.result():
+            raise CheckpointError(f"checkpoint {checkpoint} is damaged ({harm}): export another step by --step")
 
 
 def exported_step(folder: Path) -> int:
@@ -83,8 +95,9 @@ def export_run(
 ) -> int:
     """Writes checkpoint `step` (default: the newest) of `workdir` to the folder `out`; returns the step.
 
-    The checkpoint is read and written array by array: memory is that of the largest chunk. Raises ValueError (`out` is
-    there already, a wrong dtype), CheckpointError (nothing to export), OSError (no room; `out`.incomplete remains).
+    The checkpoint is read and written array by array: memory is that of the largest chunk. Its checksums are compared
+    meanwhile. Raises ValueError (`out` is there already, a wrong dtype), CheckpointError (nothing to export, or it is
+    damaged), OSError (no room; `out`.incomplete remains).
     """
     if dtype not in DTYPES:
         raise ValueError(f"--dtype={dtype} is not one of {', '.join(DTYPES)}")
@@ -105,7 +118,8 @@ def export_run(
         architecture, as_written = exported_as(model_config, base, qwen_tokenizer=read_as_qwen2(folder))
         if as_written.output_bias and not model_config.output_bias:
             arrays["layers/attention/output/bias"] = zeros(model_config.n_layers, model_config.d_model)
-        with tqdm(unit="B", unit_scale=True, desc="weights", disable=not progress) as bar:
+        bar = tqdm(unit="B", unit_scale=True, desc="weights", disable=not progress)
+        with bar, unharmed(workdir / "checkpoints" / str(step)):
             n_bytes = write_weights(
                 folder,
                 arrays,

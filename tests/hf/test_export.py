@@ -20,6 +20,7 @@ from jaxslm.hf.tensors import TensorWriter
 from jaxslm.models.decoder import DecoderConfig
 from jaxslm.tasks.export import export_run, exported_step
 from jaxslm.tasks.verify import verify_export
+from jaxslm.training.checkpoint import CheckpointError
 from jaxslm.units.inventory import UnitInventory
 from tests.hf.families import FAMILIES, random_model
 
@@ -131,6 +132,26 @@ def test_a_disk_that_fills(run, tmp_path, monkeypatch):
     monkeypatch.undo()
     export_run(run, read_config(run), tmp_path / "out", progress=False)  # what was half there is in nobody's way
     assert exported_step(tmp_path / "out") == 4 and not (tmp_path / "out.incomplete").exists()
+
+
+def test_a_damaged_checkpoint_is_not_exported(run, tmp_path, caplog):
+    """A changed byte is seen while weights are written; a file that is cut is before, and an older step taken."""
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("exports", "samples"))
+    largest = max((tmp_path / "run/checkpoints/4/model").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checkpoint .*4 is damaged .* has changed"):
+        export_run(tmp_path / "run", read_config(run), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.incomplete" / "config.json").exists()
+    largest.write_bytes(content[:-1])
+    with caplog.at_level("WARNING"):
+        assert export_run(tmp_path / "run", read_config(run), tmp_path / "out", progress=False) == 2
+    assert "checkpoint 4 is damaged" in caplog.text
+    with pytest.raises(CheckpointError, match="checkpoint 4 in .* is damaged .*bytes.: export another step"):
+        export_run(tmp_path / "run", read_config(run), tmp_path / "again", step=4, progress=False)
+    with pytest.raises(CheckpointError, match="has no checkpoint 3: it has 4, 2"):
+        export_run(tmp_path / "run", read_config(run), tmp_path / "again", step=3, progress=False)
 
 
 def test_too_little_room_is_seen_before(run, tmp_path, monkeypatch):
