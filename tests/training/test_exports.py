@@ -63,15 +63,16 @@ def test_training_and_checkpoints_go_on_while_an_export_is_under_way(task, tmp_p
 def test_sigterm_saves_first_and_then_finishes_the_export(task, tmp_path):
     def export(step, folder):
         ends = time.monotonic() + PATIENCE
-        while saved_steps(tmp_path / "checkpoints")[0] == step:
+        while step == 2 and saved_steps(tmp_path / "checkpoints")[0] == step:
             assert time.monotonic() < ends, "the checkpoint waits for the export"
             time.sleep(0.01)
         folder.mkdir()
 
     stop = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)}
     run(dataclasses.replace(task, export=export, batches=batches_with(stop)), config_of(), tmp_path)
-    assert saved_steps(tmp_path / "checkpoints") in ([3], [4])
-    assert [path.name for path in (tmp_path / "exports").iterdir()] == ["2"]
+    (last,) = saved_steps(tmp_path / "checkpoints")
+    assert last in (3, 4)  # as soon as the signal is noticed
+    assert {path.name for path in (tmp_path / "exports").iterdir()} == ({"2"} if last == 3 else {"2", "4"})
 
 
 def test_a_failed_export_keeps_nothing(task, tmp_path, caplog):
