@@ -125,7 +125,11 @@ def write_weights(
         if not all_finite(values):
             raise ValueError(
                 f"{ours} has values that are not finite in {dtype}: "
-                + ("export it in bfloat16 or float32" if dtype == "float16" else "the training went wrong there")
+                + (
+                    "export it in bfloat16 or float32"
+                    if dtype == "float16"
+                    else "the training went wrong: export an earlier checkpoint"
+                )
             )
         turned = ours == "head/weight" or values.ndim == 3
         # JAX copies what is transposed in blocks, four times as fast as numpy does.
@@ -162,11 +166,7 @@ def write_configs(
     pad_id: int | None,
 ) -> None:
     """generation_config.json and, last of all, config.json. `generation`: temperature, top_p and their like."""
-    theirs = _ids(base.get("eos_token_id"), vocabulary.text_size) if vocabulary.has_text else []
-    stop_ids = sorted({vocabulary.eos_id, *theirs})
-    special = {"bos_token_id": vocabulary.bos_id, "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids}
-    if pad_id is not None:
-        special["pad_token_id"] = pad_id
+    special = special_ids(vocabulary, base, pad_id)
     ours = write_config(architecture, config, base) | special
     ours["vocab_size"] = vocabulary.size
     ours["max_position_embeddings"] = max(context_length, base.get("max_position_embeddings") or 0)
@@ -175,6 +175,17 @@ def write_configs(
     sampling = {"do_sample": sampled} | {k: v for k, v in generation.items() if sampled and v is not None}
     _write_json(folder / "generation_config.json", special | sampling)
     _write_json(folder / "config.json", ours)
+
+
+def special_ids(vocabulary: Vocabulary, base: Mapping[str, Any], pad_id: int | None) -> dict[str, Any]:
+    """bos_token_id, eos_token_id and, if there is one, pad_token_id, as both configs have them.
+
+    What ends a text in `base`, the config.json the training started from, stops generation, too.
+    """
+    theirs = _ids(base.get("eos_token_id"), vocabulary.text_size) if vocabulary.has_text else []
+    stop_ids = sorted({vocabulary.eos_id, *theirs})
+    special = {"bos_token_id": vocabulary.bos_id, "eos_token_id": stop_ids[0] if len(stop_ids) == 1 else stop_ids}
+    return special if pad_id is None else special | {"pad_token_id": pad_id}
 
 
 def _ids(value: Any, below: int) -> list[int]:

@@ -81,7 +81,7 @@ def load_decoder(
     """`model` with the weights of `source`, each process reading the bytes of its own shards alone.
 
     Args:
-      model: initialised, in its shards. Its arrays are freed one by one to make room for the new ones.
+      model: initialised, in its shards. Its arrays are overwritten one by one.
       text_size: rows that are taken over as they are: those of the text vocabulary (or, of an export of a run, all); 0
         leaves the text out and keeps the body (TWIST).
       size: rows that mean something; the new ones are those from text_size on.
@@ -120,7 +120,7 @@ def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> Tens
     """The tensors of `source`, of which little more than the headers is read; whatever `config.vocab_size` is.
 
     Raises ValueError for all that these say: files that are missing, pickled or truncated, tensors that are missing,
-    unexpected, misshapen or quantised, fewer rows than `text_size`.
+    unexpected, misshapen or quantised, fewer rows than `text_size`, a head that is not the embedding though it should.
     """
     folder = TensorFolder(source.folder)
     names = source.architecture.tensors(config)

@@ -79,7 +79,7 @@ class DecoderConfig:
             ("remat", REMAT_POLICIES),
             ("attention", IMPLEMENTATIONS),
             ("activation", ACTIVATIONS),
-            ("dtype", ("float32", "bfloat16", "float64")),
+            ("dtype", ("float32", "bfloat16", *(["float64"] if jax.config.jax_enable_x64 else []))),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"model.{name}='{getattr(self, name)}' is not one of {', '.join(known)}.")

@@ -132,7 +132,7 @@ def export_run(
             )
         inventory = UnitInventory.load(workdir / UNITS)
         dataclasses.replace(inventory, encoder_folder="").save(folder / SIDE_CAR)  # a place on this machine alone
-        _write_side_car(folder / SIDE_CAR, vocabulary)
+        (folder / SIDE_CAR / "units.json").write_text(json.dumps(unit_tokens(vocabulary), indent=2) + "\n")
         shutil.copyfile(workdir / "config.json", folder / "training_config.json")
         if source is not None:
             copy_tokenizer(source, folder / TEXT_TOKENIZER)
@@ -179,12 +179,11 @@ def _token_id(folder: Path, value: Any) -> int | None:
     return tokenizer.token_to_id(_token(value)) if value else None
 
 
-def _write_side_car(folder: Path, vocabulary) -> None:
-    """How the units of the inventory are called in the tokenizer."""
+def unit_tokens(vocabulary: Vocabulary) -> dict[str, Any]:
+    """How the units of the inventory are called in the tokenizer: units.json beside the inventory."""
     units = vocabulary.block("units")
     ids = {"unit_token_pattern": units.pattern, "first_unit_id": units.first, "n_units": units.size}
-    ids |= {"unit_inventory_sha256": vocabulary.unit_inventory_sha256}
-    (folder / "units.json").write_text(json.dumps(ids, indent=2) + "\n")
+    return ids | {"unit_inventory_sha256": vocabulary.unit_inventory_sha256}
 
 
 def _read(path: Path) -> dict[str, Any]:

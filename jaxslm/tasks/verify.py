@@ -23,12 +23,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxslm.generation.sampler import Sampling, generate
+from jaxslm.hf.export import special_ids
 from jaxslm.hf.load import load_decoder, open_source, parameter_name
 from jaxslm.hf.tensors import TABLES, TensorFolder
 from jaxslm.hf.tokenizer_files import PROBES
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.base import SIDE_CAR, load_run_tokenizer, read_base_config
-from jaxslm.tasks.export import load_vocabulary
+from jaxslm.tasks.export import load_vocabulary, unit_tokens
 from jaxslm.training.checkpoint import restore_model
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary
@@ -244,17 +245,14 @@ def _text_problems(theirs, ours) -> list[str]:
 
 
 def _special_id_problems(folder: Path, tokenizer, vocabulary: Vocabulary, base: Mapping) -> list[str]:
-    """`base`: config.json of the model the run started from; where it ends a text stops generation, too."""
-    ends = np.ravel(base.get("eos_token_id") if vocabulary.has_text else None).tolist()
-    stop_ids = {vocabulary.eos_id, *(i for i in ends if isinstance(i, int) and i < vocabulary.text_size)}
-    expected = {"bos_token_id": {vocabulary.bos_id}, "eos_token_id": stop_ids, "pad_token_id": {tokenizer.pad_token_id}}
+    """Special ids in the folder that are not the run's. `base`: config.json of the model the run started from."""
     problems = []
     for file in ("config.json", "generation_config.json"):
         written = json.loads((folder / file).read_text())
         problems += [
-            f"{file}: {name} is {written.get(name)}, the run means {sorted(ids)}"
-            for name, ids in expected.items()
-            if set(np.ravel(written.get(name)).tolist()) != ids
+            f"{file}: {name} is {written.get(name)}, the run means {ids}"
+            for name, ids in special_ids(vocabulary, base, tokenizer.pad_token_id).items()
+            if written.get(name) != ids
         ]
     problems += [
         f"tokenizer_config.json: {name} is {getattr(tokenizer, f'{name}_id')}, the run means {token_id}"
@@ -266,13 +264,11 @@ def _special_id_problems(folder: Path, tokenizer, vocabulary: Vocabulary, base: 
 
 def _side_car_problems(folder: Path, vocabulary: Vocabulary) -> list[str]:
     """What speech_tokenizer/ says of the units that the run does not."""
-    units, sha256 = vocabulary.block("units"), vocabulary.unit_inventory_sha256
-    expected = {"unit_token_pattern": units.pattern, "first_unit_id": units.first, "n_units": units.size}
-    expected["unit_inventory_sha256"] = sha256
+    sha256 = vocabulary.unit_inventory_sha256
     written = json.loads((folder / "units.json").read_text())
     problems = [
         f"{SIDE_CAR}/units.json: {name} is {written.get(name)}, the run has {value}"
-        for name, value in expected.items()
+        for name, value in unit_tokens(vocabulary).items()
         if written.get(name) != value
     ]
     try:
