@@ -123,14 +123,9 @@ def write_weights(
         with np.errstate(over="ignore"):  # said below, by name
             values = values.astype(DTYPES[dtype][1])
         if not all_finite(values):
-            raise ValueError(
-                f"{ours} has values that are not finite in {dtype}: "
-                + (
-                    "export it in bfloat16 or float32"
-                    if dtype == "float16"
-                    else "the training went wrong: export an earlier checkpoint"
-                )
-            )
+            cure = "the training went wrong; export an earlier checkpoint"
+            cure = "export in bfloat16 or float32" if dtype == "float16" else cure
+            raise ValueError(f"{ours} has values that are not finite in {dtype}: {cure}")
         turned = ours == "head/weight" or values.ndim == 3
         # JAX copies what is transposed in blocks, four times as fast as numpy does.
         return np.asarray(jax.device_put(values.swapaxes(-1, -2), cpu)) if turned else values

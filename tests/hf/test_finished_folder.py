@@ -46,7 +46,7 @@ class InMemory:
 
 @pytest.mark.parametrize(
     ("value", "dtype", "message"),
-    [(1e5, "float16", "norm/scale .*float16: export it in bfloat16"), (np.nan, "float32", "norm/scale .*went wrong")],
+    [(1e5, "float16", "norm/scale .*float16: export in bfloat16"), (np.nan, "float32", "norm/scale .*went wrong")],
 )
 def test_values_that_the_type_does_not_have_are_named(value, dtype, message, tmp_path):
     config = DecoderConfig(vocab_size=8, d_model=4, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, tied_embeddings=True)
