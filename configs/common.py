@@ -62,9 +62,7 @@ def speech_text_lm() -> ConfigDict:
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
                 tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
-                units=dict(
-                    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000
-                ),
+                units=learned_units(),
                 alignment="",  # where no word times are given: "pocketsphinx" (English), or "ctc:FOLDER" of a model
                 max_seconds=60.0,
                 context_length=1024,
@@ -75,6 +73,22 @@ def speech_text_lm() -> ConfigDict:
                 workers=0,  # processes that make batches; 0: threads
             ),
         )
+    )
+
+
+def learned_units() -> dict:
+    """Units that are learned from the training clips: k-means of the features of an encoder's layer."""
+    return dict(
+        encoder="mfcc",  # or the folder of a speech model, or of an earlier run's inventory in `inventory`
+        layer=None,  # of a speech model, to be named
+        dtype="float32",  # of its computation; "bfloat16" is faster on accelerators, and other units
+        crop=False,  # of Whisper: hears the clip alone instead of 30 s
+        clusters=100,
+        seed=0,
+        max_fit_frames=200_000,  # that k-means learns from
+        kmeans_batch=0,  # frames of a batch of mini-batch k-means; 0: all at once
+        inventory="",  # instead of learning: a folder, or the name of a published inventory (see units/published.py)
+        centroids="",  # the file of a published or other quantizer
     )
 
 
@@ -91,9 +105,7 @@ def demo_data(config: ConfigDict) -> None:
     if config.data.tokenizer != "none":
         config.data.sources.text = dict(kind="demo_text", utterances=1200, seed=1, heldout=0.02)
         config.data.tokenizer = "byte"
-    config.data.units = dict(
-        encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000
-    )
+    config.data.units = learned_units()
 
 
 def tiny(config: ConfigDict) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxslm.audio import SAMPLE_RATE
 
 FRAME_RATE = 50.0
+FRAME_CENTRE = 0.0125  # of frame 0, in seconds
 DIM = 39
 
 _HOP = 160

@@ -23,7 +23,8 @@ import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.benchmarks.measure import report
-from jaxslm.units.kmeans import assign
+from jaxslm.units.encoders import load_encoder
+from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.neural_encoder import NeuralEncoder
 
 PREPROCESSOR = {"do_normalize": True, "sampling_rate": SAMPLE_RATE, "feature_size": 1, "padding_value": 0.0}
@@ -71,7 +72,6 @@ def _flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clusters", type=int, default=500)
     parser.add_argument("--clips", type=int, default=6 if on_cpu else 512)
     parser.add_argument("--seconds", type=float, default=10.0, help="of a clip")
-    parser.add_argument("--batch_seconds", type=float, default=32 if on_cpu else 640, help="padded audio in a batch")
     parser.add_argument("--dtype", default="float32" if on_cpu else "bfloat16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="a model of two narrow layers, to try the program")
@@ -90,14 +90,14 @@ def _write_model(folder: Path, small: bool) -> None:
 
 def _measure(folder: str, layer: int, clips: list[np.ndarray], flags: argparse.Namespace) -> tuple[dict, dict]:
     """Seconds of each round by side, and what else there is to say of ours."""
-    encoder = NeuralEncoder(folder, layer, flags.dtype, flags.batch_seconds)
+    encoder = load_encoder(folder, layer, flags.dtype)
     frames_NxD = np.concatenate(encoder.encode(clips)).astype(np.float32)
     chosen = np.random.default_rng(1).choice(len(frames_NxD), flags.clusters, replace=False)
     centroids_KxD = frames_NxD[chosen]
-    on_device_KxD = jnp.asarray(centroids_KxD)
+    units = UnitInventory(**encoder.identity, centroids=centroids_KxD, size=flags.clusters, deduplicated=False)
 
     def ours() -> np.ndarray:
-        return assign(np.concatenate(encoder.encode(clips)), on_device_KxD)
+        return np.concatenate([sequence.ids for sequence in units.encode_batch(clips)])
 
     sides = {"ours": ours, "encoder": _encoder_alone(encoder, clips)}
     if flags.peer:
@@ -122,14 +122,11 @@ def _measure(folder: str, layer: int, clips: list[np.ndarray], flags: argparse.N
 
 def _encoder_alone(encoder: NeuralEncoder, clips: list[np.ndarray]) -> Callable:
     """The same batches, on the device already, and left there."""
-    bucket = next(bucket for bucket in encoder.buckets if bucket >= len(clips[0]))
-    size = max(1, int(encoder.batch_seconds * SAMPLE_RATE) // bucket)
     batches = []
-    for first in range(0, len(clips), size):
-        rows = 1 if len(clips) - first == 1 else size
+    for _, (rows, bucket) in encoder._batches([len(clip) for clip in clips]):
         samples_BxN = np.pad(np.stack(clips[:1] * rows), ((0, 0), (0, bucket - len(clips[0]))))
         batches.append((jnp.asarray(samples_BxN), jnp.full(rows, len(clips[0]), jnp.int32)))
-    return lambda: jax.block_until_ready([encoder._run(encoder.model, *batch) for batch in batches])
+    return lambda: jax.block_until_ready([encoder._run(encoder.model, *batch, None) for batch in batches])
 
 
 def _peers(folder: str, layer: int, clips: list[np.ndarray], centroids_KxD: np.ndarray) -> dict[str, Callable]:

@@ -25,16 +25,17 @@ from jaxslm.data.shards import file_sha256, write_json
 from jaxslm.data.sharing import Part, alone, scratch, telling, wait
 from jaxslm.data.unit_shards import make_unit_shards
 from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner
-from jaxslm.units.encoders import load_encoder
-from jaxslm.units.inventory import UnitInventory, learn_inventory
-from jaxslm.units.published import PUBLISHED, open_inventory
+from jaxslm.units.encoders import Encoder, load_encoder
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.learning import learn_inventory
+from jaxslm.units.published import find_published, open_inventory
 
 logger = logging.getLogger(__name__)
 
 VERSION = 4  # raise it when the same config would give other records
 UNITS = dict(
-    encoder="mfcc", layer=0, clusters=100, seed=0, inventory="", centroids="", max_fit_frames=200_000, frame_rate=0.0,
-    sha256="",
+    encoder="mfcc", layer=None, dtype="float32", crop=False, clusters=100, seed=0, max_fit_frames=200_000,
+    kmeans_batch=0, inventory="", centroids="", frame_rate=0.0, sha256="",
 )  # fmt: skip
 _INVENTORY = "inventory"
 
@@ -82,7 +83,7 @@ def prepare(
     config, part = _settings(data_config), Part(process_index, process_count)
     given = given_inventory(config["units"])
     precomputed = given if given and given.precomputed else None
-    folder = Path(cache) / f"audio-{_fingerprint(config, precomputed)}"
+    folder = _folder(config, cache, precomputed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with alone(folder, part), telling(folder, part) as part:
         how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
@@ -105,6 +106,17 @@ def prepare(
         text = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
         logger.log(logging.WARNING if report.count() else logging.INFO, "%s", text)
     return Prepared(folder, inventory, report, units)
+
+
+def prepared_folder(data_config: Mapping, cache: str | Path) -> Path:
+    """Where `prepare` puts the audio, whether or not it is there."""
+    config = _settings(data_config)
+    given = given_inventory(config["units"])
+    return _folder(config, cache, given if given and given.precomputed else None)
+
+
+def _folder(config: dict, cache: str | Path, precomputed: UnitInventory | None) -> Path:
+    return Path(cache) / f"audio-{_fingerprint(config, precomputed)}"
 
 
 def _units_folder(folder: Path, learned: Path, given: UnitInventory | None) -> Path:
@@ -139,7 +151,7 @@ def _learned(folder: Path, learned: Path, units: Mapping, part: Part) -> UnitInv
         with scratch(folder, part) as partial:
             write_json(learned, dict(units=dict(units), inventory=inventory.sha256), partial)
     inventory = load()
-    moved = units["encoder"] != inventory.encoder  # the weights are the same, or it would be called otherwise
+    moved = units["encoder"] != inventory.encoder_folder != ""  # the weights are the same, or it would not be found
     return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
 
 
@@ -201,54 +213,76 @@ def _learning(units: dict) -> str:
     """A name for what an inventory is learned by; the audio it is learned from has its own."""
     if not units or units["inventory"] or units["centroids"] or units["encoder"].startswith("precomputed:"):
         return "none"
-    weights = load_encoder(units["encoder"], units["layer"]).weights_sha256
-    names = ("layer", "clusters", "seed", "max_fit_frames")
-    return _short_hash(dict(version=VERSION, encoder=weights or units["encoder"], **{n: units[n] for n in names}))
+    encoder = {name: value for name, value in _encoder(units).identity.items() if name != "encoder_folder"}
+    names = ("clusters", "seed", "max_fit_frames", "kmeans_batch")
+    return _short_hash(dict(version=VERSION, encoder=encoder, **{name: units[name] for name in names}))
 
 
 def _short_hash(parts: Mapping) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def given_inventory(units: dict) -> UnitInventory | None:
-    """The inventory that exists before any audio is read; None where it is to be learned, or there are no units."""
+def given_inventory(units: Mapping) -> UnitInventory | None:
+    """The inventory that exists before any audio is read; None where it is to be learned, or there are no units.
+
+    Raises:
+      ValueError: settings that contradict each other or the files they name.
+    """
     if not units:
         return None
     if units["centroids"]:
-        return open_inventory(units["encoder"], units["centroids"], layer=units["layer"], published=units["inventory"])
-    if units["inventory"] in PUBLISHED:
-        known = PUBLISHED[units["inventory"]]
-        raise ValueError(
-            f"data.units.inventory={units['inventory']} needs its files: name the folder with the encoder's weights "
-            f"({known.encoder_weights.url}) by data.units.encoder and the quantizer ({known.quantizer.url}) by "
-            "data.units.centroids"
-        )
+        return open_inventory(_encoder(units), units["centroids"], published=units["inventory"])
     if units["inventory"]:
-        inventory = UnitInventory.load(units["inventory"])
-        moved = units["encoder"] not in (UNITS["encoder"], inventory.encoder)
-        return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
+        return _load_inventory(units)
     if units["encoder"].startswith("precomputed:"):
-        encoder, layer, frame_rate = units["encoder"], units["layer"], units["frame_rate"]
+        encoder, layer, frame_rate = units["encoder"], units["layer"] or 0, units["frame_rate"]
         if not frame_rate > 0:
             raise ValueError(
                 f"data.units.frame_rate is {frame_rate}: give that of {encoder}, in units a second before deduplication"
             )
         return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], source_sha256=units["sha256"])
-    load_encoder(units["encoder"], units["layer"])  # an unknown name is better known now than after an hour of reading
+    if not 2 <= units["clusters"] <= units["max_fit_frames"]:
+        raise ValueError(
+            f"data.units.clusters={units['clusters']}: choose 2 to max_fit_frames={units['max_fit_frames']}"
+        )
+    _encoder(units)  # an unknown name is better known now than after an hour of reading
     return None
 
 
-def _learn(records: Records, units: dict) -> UnitInventory:
+def _load_inventory(units: Mapping) -> UnitInventory:
+    """That of the folder `inventory`, with the encoder where the settings say it lies."""
+    folder = Path(units["inventory"]).expanduser()
+    if not folder.is_dir():
+        known = find_published(units["inventory"])
+        raise ValueError(
+            f"data.units.inventory={units['inventory']} needs its files: name the folder with the encoder's weights "
+            f"({known.encoder_weights.url}) by data.units.encoder and the quantizer ({known.quantizer.url}) by "
+            "data.units.centroids"
+        )
+    inventory = UnitInventory.load(folder)
+    if units["layer"] not in (None, inventory.layer):
+        raise ValueError(f"data.units.layer={units['layer']}, but {folder} is of layer {inventory.layer}; leave it out")
+    moved = units["encoder"] not in (UNITS["encoder"], inventory.encoder)
+    return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
+
+
+def _encoder(units: Mapping) -> Encoder:
+    layer = units["layer"]
+    if layer is None and units["inventory"]:
+        layer = find_published(units["inventory"]).layer
+    return load_encoder(units["encoder"], layer, units["dtype"], units["crop"])
+
+
+def _learn(records: Records, units: Mapping) -> UnitInventory:
     """Learns the inventory on training clips in an order drawn by the seed, as sources are often sorted by speaker."""
     order = np.random.default_rng(units["seed"]).permutation(len(records)).tolist()
-    frame_rate = load_encoder(units["encoder"], units["layer"]).frame_rate
+    encoder = _encoder(units)
 
     def clips(frames: float = 0.0):
         for utterance in map(records.__getitem__, order):
             if utterance.split == "train" and utterance.audio and frames < units["max_fit_frames"]:
-                frames += utterance.duration * frame_rate
+                frames += utterance.duration * encoder.frame_rate
                 yield decode_flac(utterance.audio)
 
-    return learn_inventory(
-        units["encoder"], clips(), units["clusters"], units["seed"], units["max_fit_frames"], layer=units["layer"]
-    )
+    how = dict(max_frames=units["max_fit_frames"], kmeans_batch=units["kmeans_batch"])
+    return learn_inventory(encoder, clips(), units["clusters"], units["seed"], **how)

@@ -18,8 +18,12 @@ _SILENCES = frozenset(("", "sil", "sp", "spn", "pau", "<sil>", "<eps>", "<p:>", 
 _STRESS = re.compile(r"(?<=[A-Z])[0-2]$")
 
 
-def phone_labels(intervals: Sequence[Word], n_frames: int, frame_rate: float) -> np.ndarray:
-    """The phone at the centre of each frame, (t + 0.5) / frame_rate seconds, as strings [T].
+def phone_labels(
+    intervals: Sequence[Word], n_frames: int, frame_rate: float, frame_centre: float | None = None
+) -> np.ndarray:
+    """The phone at the centre of each frame, as strings [T].
+
+    frame_centre: of frame 0, in seconds; half a frame by default.
 
     Stress digits are dropped (AH0 is AH). Pauses, noises and whatever lies in no interval are "SIL".
     """
@@ -27,7 +31,8 @@ def phone_labels(intervals: Sequence[Word], n_frames: int, frame_rate: float) ->
     starts = np.array([interval.start for interval in ordered])
     ends = np.array([interval.end for interval in ordered])
     names = np.array([*(_plain(interval.text) for interval in ordered), SILENCE])
-    centres_T = (np.arange(n_frames) + 0.5) / frame_rate
+    first = 0.5 / frame_rate if frame_centre is None else frame_centre
+    centres_T = first + np.arange(n_frames) / frame_rate
     which_T = np.searchsorted(starts, centres_T, side="right") - 1
     inside_T = which_T >= 0
     inside_T[inside_T] = centres_T[inside_T] < ends[which_T[inside_T]]

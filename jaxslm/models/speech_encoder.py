@@ -102,6 +102,11 @@ class SpeechEncoderConfig:
         return window
 
     @property
+    def frame_centre(self) -> float:
+        """Of frame 0, in seconds."""
+        return self.window_samples / 2 / SAMPLE_RATE
+
+    @property
     def row_samples(self) -> tuple[int, float]:
         """The shortest row whose padding costs nothing, and the longest row there may be."""
         return 0, math.inf

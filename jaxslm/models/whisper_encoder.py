@@ -62,6 +62,11 @@ class WhisperEncoderConfig:
         return 1
 
     @property
+    def frame_centre(self) -> float:
+        """Of frame 0, in seconds: windows of the spectrogram and of both convolutions lie around their frames."""
+        return 0.0
+
+    @property
     def row_samples(self) -> tuple[int, float]:
         """The shortest row whose padding costs nothing, and the longest row there may be."""
         return 0 if self.crop else WINDOW_SAMPLES, WINDOW_SAMPLES

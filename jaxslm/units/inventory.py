@@ -8,26 +8,25 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxslm.units.encoders import Encoder, load_encoder
-from jaxslm.units.kmeans import assign, fit_kmeans
+from jaxslm.units.encoders import Encoder, Head, load_encoder
+from jaxslm.units.kmeans_sums import nearest
 from jaxslm.units.quantizers import LinearQuantizer, read_quantizer
 from jaxslm.units.units import UnitSequence, deduplicate
-
-logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _ARRAYS = ("centroids", "mean", "std")
 _LINEAR = "linear.safetensors"
+_LATER = dict(weights_sha256="", dtype="float32", crop=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class UnitInventory:
     """What the ids 0..size-1 mean.
 
     Attributes:
-      encoder: name for `load_encoder`, or "precomputed:NAME" for units that come with the manifest.
+      encoder: its `name`, or "precomputed:NAME" for units that come with the manifest.
       layer, frame_rate: of the encoder; frames a second.
       centroids: [K, D] float32 in normalised features; None for precomputed units and with a linear quantizer.
       size: K.
@@ -44,6 +43,7 @@ class UnitInventory:
       source_sha256: for precomputed units, the hash of the codebook they were made with, if it is known.
       linear: what labels the (normalised) features instead of centroids.
       weights_sha256: of the encoder's weights; "" if it has none.
+      dtype, crop: of the encoder, see `load_encoder`.
       encoder_folder: where this machine has the weights, for `load_encoder`; bears on no unit and is not in the hash.
     """
 
@@ -58,6 +58,8 @@ class UnitInventory:
     source_sha256: str = ""
     linear: LinearQuantizer | None = None
     weights_sha256: str = ""
+    dtype: str = "float32"
+    crop: bool = False
     encoder_folder: str = ""
 
     def __post_init__(self):
@@ -109,50 +111,48 @@ class UnitInventory:
         Args:
           samples_N: float32 samples, mono, 16 kHz, in [-1, 1], at least 25 ms.
         Raises:
-          ValueError: units of this inventory are precomputed, or the encoder has other weights.
+          ValueError: as `open_encoder`.
         """
-        return self._units([self._load_encoder()(samples_N)])[0]
+        return self.encode_batch([samples_N])[0]
 
     def encode_batch(self, clips: Sequence[np.ndarray]) -> list[UnitSequence]:
-        """Units of several clips, the same as `encode` gives one by one; in batches where the encoder has them.
+        """Units of several clips, those that `encode` gives one by one; see `Encoder.encode` of how exactly.
 
         Raises:
-          ValueError: as `encode`.
+          ValueError: as `open_encoder`.
         """
-        encoder = self._load_encoder()
-        return self._units(encoder.encode(clips) if hasattr(encoder, "encode") else list(map(encoder, clips)))
-
-    def _units(self, features: Sequence[np.ndarray]) -> list[UnitSequence]:
-        if not features:
-            return []
-        frames_NxD = np.concatenate(features)
-        if self.mean is not None:
-            frames_NxD = (frames_NxD - self.mean) / self.std
-        ends = np.cumsum([len(clip_TxD) for clip_TxD in features])[:-1]
+        labels = self.open_encoder().encode(clips, self._head)
         if self.linear is not None:
-            labels = [self.linear(clip_TxD) for clip_TxD in np.split(frames_NxD, ends)]
-        else:
-            labels = np.split(assign(frames_NxD, self._device_centroids), ends)
+            labels = map(self.linear.without_blanks, labels)
         if self.deduplicated:
             return [deduplicate(ids_T, self.frame_rate) for ids_T in labels]
         return [UnitSequence(ids_T, np.ones_like(ids_T), self.frame_rate) for ids_T in labels]
 
     @functools.cached_property
-    def _device_centroids(self) -> jax.Array:
-        return jnp.asarray(self.centroids)
+    def _head(self) -> Head:
+        quantize = self.linear.head if self.linear is not None else Partial(_nearest, jnp.asarray(self.centroids))
+        if self.mean is None:
+            return quantize
+        return Partial(_normalised, quantize, jnp.asarray(self.mean), jnp.asarray(self.std))
 
-    def _load_encoder(self) -> Encoder:
+    def open_encoder(self) -> Encoder:
+        """The encoder of this inventory.
+
+        Raises:
+          ValueError: the units are precomputed, or the encoder is not there or has other weights.
+        """
         if self.precomputed:
             raise ValueError(
                 f"{self.name}: these units come with the manifest and cannot be made from audio here; "
                 "give `units` in the manifest, or choose another units.encoder"
             )
-        encoder = load_encoder(self.encoder_folder or self.encoder, self.layer)
+        place = self.encoder_folder or self.encoder
+        encoder = load_encoder(place, self.layer, self.dtype, self.crop)
         if encoder.weights_sha256 != self.weights_sha256:
             raise ValueError(
-                f"{self.encoder_folder or self.encoder} has weights of SHA-256 {encoder.weights_sha256[:12]}, but "
-                f"{self.name} was made with {self.weights_sha256[:12]}, so its ids would mean other units; "
-                "point units.encoder at the weights it was made with"
+                f"{place} has weights of SHA-256 {encoder.weights_sha256[:12]}, but {self.name} was made with "
+                f"{self.weights_sha256[:12]}, so its ids would mean other units; point units.encoder at the weights it "
+                "was made with"
             )
         return encoder
 
@@ -220,62 +220,18 @@ class UnitInventory:
         return inventory
 
     def _fields(self) -> dict:
-        """The plain values that bear on the units. No weights add no entry: older inventories keep their hash."""
+        """The plain values that bear on the units. What is as it always was adds no entry: older inventories keep
+        their hash.
+        """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in (*_ARRAYS, "linear", "encoder_folder", *(() if self.weights_sha256 else ("weights_sha256",))):
+        for name in (*_ARRAYS, "linear", "encoder_folder"):
             del fields[name]
-        return fields
+        return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
 
 
-def learn_inventory(
-    encoder_name: str, clips: Iterable[np.ndarray], k: int, seed: int, max_frames: int = 200_000, *, layer: int = 0
-) -> UnitInventory:
-    """Learns k units from clips (float32 [N], 16 kHz): features, normalised to mean 0 and deviation 1, then k-means.
+def _nearest(centroids_KxD: jax.Array, frames_BxD: jax.Array) -> jax.Array:
+    return nearest(frames_BxD, centroids_KxD)[0]
 
-    Of more than `max_frames` frames a random sample of that many is used, each frame of all clips being equally likely;
-    the clips are read once and never held together.
 
-    Raises:
-      ValueError: fewer frames than k.
-    """
-    encoder = load_encoder(encoder_name, layer)
-    rng = np.random.default_rng(seed)
-    kept_NxD, rank_N = (
-        np.zeros((0, encoder.dim), np.float32),
-        np.zeros(0),
-    )  # the frames of lowest random rank are the sample
-    pending, n_pending = [], 0
-
-    def sample():
-        frames_NxD = np.concatenate([kept_NxD, *pending])
-        ranks_N = np.concatenate([rank_N, rng.random(n_pending)])
-        lowest = np.sort(np.argsort(ranks_N, kind="stable")[:max_frames])
-        return frames_NxD[lowest], ranks_N[lowest]
-
-    for clip in clips:
-        pending.append(encoder(clip))
-        n_pending += len(pending[-1])
-        if n_pending >= max_frames:
-            kept_NxD, rank_N = sample()
-            pending, n_pending = [], 0
-    frames_NxD, _ = sample()
-    if len(frames_NxD) < k:
-        raise ValueError(
-            f"{len(frames_NxD)} frames of speech are too few for {k} units; give more audio or lower units.clusters"
-        )
-    mean_D = frames_NxD.mean(axis=0, dtype=np.float64)
-    std_D = np.maximum(frames_NxD.std(axis=0, dtype=np.float64), 1e-5)
-    mean_D, std_D = mean_D.astype(np.float32), std_D.astype(np.float32)
-    found = fit_kmeans((frames_NxD - mean_D) / std_D, k, seed=seed)
-    logger.info("%s", found.summary())
-    return UnitInventory(
-        encoder.name,
-        layer,
-        encoder.frame_rate,
-        found.centroids,
-        k,
-        mean=mean_D,
-        std=std_D,
-        weights_sha256=encoder.weights_sha256,
-        encoder_folder="" if encoder_name == encoder.name else encoder_name,
-    )
+def _normalised(quantize: Head, mean_D: jax.Array, std_D: jax.Array, frames_BxD: jax.Array) -> jax.Array:
+    return quantize((frames_BxD - mean_D) / std_D)

@@ -5,6 +5,7 @@ The same frames and seed give the same centroids, bit for bit, on 1, 2, 4, 8 and
 Shape letters: N frames, B frames in a batch or chunk, D features, K clusters.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -152,19 +153,16 @@ def fit_kmeans_minibatch(
     return KMeans(np.asarray(centroids_KxD), (*inertia, total / n), counts, moved)
 
 
-def assign(frames_NxD: np.ndarray, centroids_KxD: np.ndarray | jax.Array, *, dtype: str = "float32") -> np.ndarray:
+def assign(frames_NxD: np.ndarray, centroids_KxD: np.ndarray | jax.Array) -> np.ndarray:
     """Nearest centroid of each frame, int32 [N]; the first of equally near ones.
 
     Give centroids that are on the device already (a `jax.Array`) when there are many calls.
-
-    Args:
-      dtype: to which frames and centroids are rounded before they are compared; products are float32 in any case.
     """
-    centroids_KxD = jnp.asarray(centroids_KxD, dtype).astype(jnp.float32)
-    frames_NxD = np.asarray(frames_NxD, np.float32)
-    if dtype != "float32":
-        frames_NxD = np.asarray(jnp.asarray(frames_NxD, dtype).astype(jnp.float32))
-    return label_by_chunks(frames_NxD, lambda chunk_BxD: _ids(chunk_BxD, centroids_KxD))
+    centroids_KxD = jnp.asarray(centroids_KxD, jnp.float32)
+    return label_by_chunks(np.asarray(frames_NxD, np.float32), lambda chunk_BxD: _ids(chunk_BxD, centroids_KxD))
+
+
+_ids = jax.jit(lambda frames_BxD, centroids_KxD: nearest(frames_BxD, centroids_KxD)[0])
 
 
 def label_by_chunks(frames_NxD: np.ndarray, label: Callable[[np.ndarray], jax.Array]) -> np.ndarray:
@@ -176,13 +174,12 @@ def label_by_chunks(frames_NxD: np.ndarray, label: Callable[[np.ndarray], jax.Ar
     return np.concatenate([np.zeros(0, np.int32), *ids])[: len(frames_NxD)]
 
 
-def agreement(frames_NxD: np.ndarray, centroids_KxD: np.ndarray, dtype: str = "bfloat16") -> float:
-    """Share of the frames that get the same unit when frames and centroids are rounded to `dtype`."""
-    exact_N = assign(frames_NxD, centroids_KxD)
-    return float(np.mean(exact_N == assign(frames_NxD, centroids_KxD, dtype=dtype)))
-
-
-_ids = jax.jit(lambda frames_BxD, centroids_KxD: nearest(frames_BxD, centroids_KxD)[0])
+def in_chunks(label: Callable[[jax.Array], jax.Array], frames_BxTxD: jax.Array) -> jax.Array:
+    """int32 [B, T] from `label`, as `label_by_chunks`, of frames that are on the device (traced)."""
+    *shape, dim = frames_BxTxD.shape
+    n = math.prod(shape)
+    frames_NxD = jnp.pad(frames_BxTxD.reshape(n, dim), ((0, -n % CHUNK), (0, 0)))
+    return jax.lax.map(label, frames_NxD.reshape(-1, CHUNK, dim)).reshape(-1)[:n].reshape(shape)
 
 
 def _start(frames_NxD, k: int, rng: np.random.Generator, start_KxD: np.ndarray | None) -> np.ndarray | jax.Array:

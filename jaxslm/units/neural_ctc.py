@@ -28,7 +28,7 @@ class NeuralCtc(NeuralEncoder):
     def __init__(self, folder: str | Path, language: str = ""):
         self._language = language
         labels, self.blank = read_labels(folder, language)
-        super().__init__(str(folder), layer=-1)
+        super().__init__(str(folder), -1)
         if len(labels) > self.config.vocab_size:
             raise ValueError(
                 f"{Path(folder) / 'vocab.json'} has {len(labels)} labels and the CTC head {self.config.vocab_size}: "
@@ -36,11 +36,11 @@ class NeuralCtc(NeuralEncoder):
             )
         self.labels = labels + [""] * (self.config.vocab_size - len(labels))
 
-    def _load(self, layer: int, dtype: str) -> SpeechEncoder:
-        return load_speech_encoder(self.name, layer=layer, dtype=dtype, ctc=True, language=self._language)
+    def _load(self, layer: int, dtype: str, crop: bool) -> SpeechEncoder:
+        return load_speech_encoder(self.folder, layer=layer, dtype=dtype, ctc=True, language=self._language)
 
     @staticmethod
-    def _outputs(model: SpeechEncoder, samples_BxN: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def _outputs(model: SpeechEncoder, samples_BxN: jax.Array, lengths_B: jax.Array, head: None) -> jax.Array:
         return jax.nn.log_softmax(model.logits(model(samples_BxN, lengths_B)[0]), axis=-1)
 
     def log_probs(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:

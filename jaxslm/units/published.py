@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxslm.configure import closest
-from jaxslm.units.encoders import load_encoder
+from jaxslm.units.encoders import Encoder
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.quantizers import LinearQuantizer, read_quantizer
 
@@ -42,6 +42,7 @@ class Published:
     source: str
     linear: bool = False
     deduplicated: bool = True
+    model_type: str = "hubert"
 
 
 _HUBERT = Weights(
@@ -150,53 +151,48 @@ def find_published(name: str) -> Published:
     """
     if name not in PUBLISHED:
         hint = closest(name, PUBLISHED) or f" There are {', '.join(PUBLISHED)}."
-        raise ValueError(f"there is no published inventory '{name}'.{hint}")
+        raise ValueError(f"there is no folder and no published inventory '{name}'.{hint}")
     return PUBLISHED[name]
 
 
-def open_inventory(encoder: str, quantizer_path: str | Path, *, layer: int = 0, published: str = "") -> UnitInventory:
-    """An inventory from an encoder's weights and a file of centroids or of a linear quantizer.
+def open_inventory(encoder: Encoder, quantizer_path: str | Path, *, published: str = "") -> UnitInventory:
+    """An inventory from an encoder and a file of centroids or of a linear quantizer.
 
     Args:
-      encoder: for `load_encoder`: a name, or the folder with the weights.
       quantizer_path: for `read_quantizer`.
-      layer: of the encoder; a published inventory brings its own.
       published: name in PUBLISHED. What the files say must agree with it, and the original quantizer file with its
         SHA-256 where that is known.
     Raises:
       ValueError: files that do not fit together, or are not those of the published inventory.
     """
     known = find_published(published) if published else None
-    layer = known.layer if known else layer
     quantizer = read_quantizer(quantizer_path)
     linear = isinstance(quantizer, LinearQuantizer)
     size, dim = (quantizer.size, quantizer.dim) if linear else quantizer.shape
-    loaded = load_encoder(encoder, layer)
-    if dim != loaded.dim:
+    if dim != encoder.dim:
         raise ValueError(
-            f"{quantizer_path} is for features of {dim} numbers, but {encoder} gives {loaded.dim}; "
+            f"{quantizer_path} is for features of {dim} numbers, but {encoder.name} gives {encoder.dim}; "
             "take the quantizer that was made for this encoder"
         )
+    identity = encoder.identity
     if known:
-        _check(published, known, size, linear, Path(quantizer_path), loaded.frame_rate)
-    return UnitInventory(
-        known.encoder if known else loaded.name,
-        layer,
-        known.frame_rate if known else loaded.frame_rate,
-        None if linear else quantizer,
-        size,
-        deduplicated=known.deduplicated if known else True,
-        linear=quantizer if linear else None,
-        weights_sha256=loaded.weights_sha256,
-        encoder_folder="" if encoder == loaded.name else str(encoder),
-    )
+        _check(published, known, size, linear, Path(quantizer_path), encoder)
+        identity |= dict(encoder=known.encoder, frame_rate=known.frame_rate)
+    given = dict(centroids=None, linear=quantizer) if linear else dict(centroids=quantizer)
+    return UnitInventory(**identity, **given, size=size, deduplicated=known.deduplicated if known else True)
 
 
-def _check(name: str, known: Published, size: int, linear: bool, path: Path, frame_rate: float) -> None:
-    if (size, linear) != (known.size, known.linear):
-        kind = {True: "a linear quantizer", False: "centroids"}
+def _check(name: str, known: Published, size: int, linear: bool, path: Path, encoder: Encoder) -> None:
+    kind, frame_rate = encoder.name.rpartition("-")[0], encoder.frame_rate
+    if (kind, encoder.layer) != (known.model_type, known.layer):
         raise ValueError(
-            f"{path} holds {kind[linear]} of {size} units, but {name} has {kind[known.linear]} of {known.size}; "
+            f"{name} is of layer {known.layer} of a {known.model_type} model ({known.encoder_weights.url}), but "
+            f"units.encoder and units.layer give layer {encoder.layer} of {kind or encoder.name}; correct them"
+        )
+    if (size, linear) != (known.size, known.linear):
+        form = {True: "a linear quantizer", False: "centroids"}
+        raise ValueError(
+            f"{path} holds {form[linear]} of {size} units, but {name} has {form[known.linear]} of {known.size}; "
             f"its file is {known.quantizer.url}"
         )
     if abs(frame_rate / known.frame_rate - 1) > 0.01:

@@ -1,6 +1,6 @@
 """What turns a frame's features into a unit: the nearest centroid, or a small classifier; and the files they come in.
 
-Shape letters: T frames, P frames of a padded chunk, D features, H hidden, K units.
+Shape letters: T frames, B frames of a chunk, D features, H hidden, K units.
 """
 
 import functools
@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from jaxslm.units.encoders import Head
 from jaxslm.units.joblib_file import read_joblib_kmeans
-from jaxslm.units.kmeans import label_by_chunks
 
 _CENTROIDS = ("centroids", "cluster_centers", "cluster_centers_")
 
@@ -65,31 +65,28 @@ class LinearQuantizer:
             digest.update(f"{array.shape}:".encode() + array.tobytes())
         return digest.hexdigest()
 
-    def __call__(self, features_TxD: np.ndarray) -> np.ndarray:
-        """Class of each frame of one clip, int32 [T].
+    @property
+    def head(self) -> Head:
+        """Labels frames with their classes, blanks among them; see `without_blanks`."""
+        return jax.tree_util.Partial(_classes, tuple(map(jnp.asarray, self.arrays)))
 
-        A blank becomes the class to its left; blanks ahead of the first class become the last one of the clip, as
-        SpiRit-LM's `torch.roll` wraps around.
+    def without_blanks(self, ids_T: np.ndarray) -> np.ndarray:
+        """Classes of the frames of one clip, int32 [T], a blank becoming the class to its left.
+
+        Blanks ahead of the first class become the last one of the clip, as SpiRit-LM's `torch.roll` wraps around.
         """
-        features_TxD = np.asarray(features_TxD, np.float32)
-        ids_T = label_by_chunks(features_TxD, lambda chunk_PxD: _classes(chunk_PxD, self._on_device))
         spoken_T = np.flatnonzero(ids_T != self.size - 1)
         if not len(spoken_T):
             return ids_T
         return ids_T[spoken_T[np.searchsorted(spoken_T, np.arange(len(ids_T)), side="right") - 1]]
-
-    @functools.cached_property
-    def _on_device(self) -> tuple[jax.Array, ...]:
-        return tuple(map(jnp.asarray, self.arrays))
 
     def save(self, path: Path) -> None:
         names = (f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias"))
         save_file(dict(zip(names, self.arrays, strict=True)), path)
 
 
-@jax.jit
-def _classes(features_PxD: jax.Array, arrays: tuple[jax.Array, ...]) -> jax.Array:
-    x = features_PxD
+def _classes(arrays: tuple[jax.Array, ...], features_BxD: jax.Array) -> jax.Array:
+    x = features_BxD
     for layer in range(0, 6, 2):
         x = jax.nn.leaky_relu(x) if layer else x
         x = jnp.matmul(x, arrays[layer].T, precision="highest") + arrays[layer + 1]

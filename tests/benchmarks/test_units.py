@@ -11,7 +11,7 @@ ABSENT = ("grain", "array_record", "librosa", "soundfile", "soxr", "matplotlib",
 def test_both_sides_give_the_same_units():
     for package in ("torch", "transformers", "sklearn"):
         pytest.importorskip(package)
-    options = "--small --layers 1 --clips 2 --seconds 1 --clusters 20 --rounds 1 --batch_seconds 4".split()
+    options = "--small --layers 1 --clips 2 --seconds 1 --clusters 20 --rounds 1".split()
     result = run(options)
     assert result["details"]["layer 1"]["equal_units"] == 1
     assert set(result["details"]["ratios"]) == {"peer, layer 1", "peer cut, layer 1"}

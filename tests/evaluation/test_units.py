@@ -9,7 +9,10 @@ import pytest
 from jaxslm.audio.io import encode_flac
 from jaxslm.data.records import Records, Utterance, write_records
 from jaxslm.evaluation.units import evaluate_units, summary
-from jaxslm.units.inventory import UnitInventory, learn_inventory
+from jaxslm.units.bpe import UnitBpe
+from jaxslm.units.encoders import load_encoder
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.learning import learn_inventory
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "evaluate.py"
 PHONES = {"AA": 200.0, "IY": 900.0, "S": 2500.0}  # a tone each: units that follow them tell all
@@ -35,7 +38,7 @@ def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("units")
     names = [["", *np.random.default_rng(i).permutation([*PHONES, *PHONES]), ""] for i in range(8)]
     clips = [_clip(row, seed=i) for i, row in enumerate(names)]
-    inventory = learn_inventory("mfcc", clips, 12, seed=0)
+    inventory = learn_inventory(load_encoder("mfcc"), clips, 12, seed=0)
     utterances = [
         Utterance(
             id=f"tones/c{i}", text="a", audio=encode_flac(clip), duration=len(clip) / 16_000, speaker=f"s{i % 2}",
@@ -63,7 +66,7 @@ def _evaluate(corpus: Path, out: Path, **options) -> dict:
 
 
 def test_all_sections_are_measured_and_written(corpus, tmp_path):
-    result = _evaluate(corpus, tmp_path, split="all", items=corpus / "abx.item", changed_clips=2)
+    result = _evaluate(corpus, tmp_path, split="all", items=corpus / "abx.item", changed_clips=2, bpe_tokens=20)
     assert result == json.loads((tmp_path / "units.json").read_text())
     assert (tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
     assert result["records"]["utterances"] == result["phone_labels"]["labelled"] == 8
@@ -75,6 +78,10 @@ def test_all_sections_are_measured_and_written(corpus, tmp_path):
     assert result["phones"]["frames"] == sum(frames)
     changed = {name: percent for name, percent in result["unit_edit_distance"].items() if name != "clips"}
     assert len(changed) == 6 and all(0 < percent for percent in changed.values())
+    sequences = [utterance.units[result["inventory"]["sha256"]].ids for utterance in Records(corpus / "records")]
+    bpe = UnitBpe.load(tmp_path / "bpe.json", result["inventory"]["sha256"])
+    assert result["bpe"]["size"] == bpe.size == 20
+    assert result["bpe"]["units_per_token"] == bpe.compression(sequences).ratio > 1
     for kind in ("one-hot units", "centroids", "features"):  # chance is .5
         assert result["abx"][kind]["within"] < 0.1 and result["abx"][kind]["across"] < 0.1
     assert result["abx"]["files"] == 8
@@ -97,7 +104,7 @@ def test_utterances_without_phones_are_counted(corpus, tmp_path):
 
 
 def test_units_of_another_inventory_are_refused(corpus, tmp_path):
-    other = learn_inventory("mfcc", [_clip(["AA", "S"], 0)], 4, seed=0)
+    other = learn_inventory(load_encoder("mfcc"), [_clip(["AA", "S"], 0)], 4, seed=0)
     with pytest.raises(ValueError, match=r"has no units of mfcc-l0-k4 .*only of: mfcc-l0-k12"):
         evaluate_units(Records(corpus / "records"), other, tmp_path, phones=str(corpus / "phones"), progress=False)
 
@@ -125,4 +132,5 @@ def test_the_command(corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "phones pnmi" in done.stdout and (tmp_path / "out" / "units.png").is_file()
     failed = _run("--suite=units", f"--records={tmp_path}", f"--out={tmp_path}")
-    assert failed.returncode == 2 and "--inventory=FOLDER" in failed.stderr and "Traceback" not in failed.stderr
+    assert failed.returncode == 2 and f"{tmp_path} holds no prepared records; name a folder" in failed.stderr
+    assert "Traceback" not in failed.stderr

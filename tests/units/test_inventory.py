@@ -7,7 +7,8 @@ import pytest
 from jaxslm.audio.mfcc import mfcc_39
 from jaxslm.units import inventory as inventory_module
 from jaxslm.units.encoders import load_encoder
-from jaxslm.units.inventory import UnitInventory, learn_inventory
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.learning import learn_inventory
 from jaxslm.units.quantizers import LinearQuantizer
 
 
@@ -22,7 +23,7 @@ def clips(n=6, seconds=1.0):
 
 @pytest.fixture(scope="module")
 def inventory():
-    return learn_inventory("mfcc", iter(clips()), k=16, seed=0)
+    return learn_inventory(load_encoder("mfcc"), iter(clips()), k=16, seed=0)
 
 
 def test_encode_is_the_nearest_normalised_centroid(inventory):
@@ -45,12 +46,12 @@ def test_more_frames_than_wanted_are_sampled_evenly():
     marked = [np.full(16000, 0.0, np.float32) for _ in range(40)]
     for i, clip in enumerate(marked):
         clip[::2] = i / 40  # the level, and so the first cepstrum, tells the clip
-    learnt = learn_inventory("mfcc", marked, k=4, seed=0, max_frames=300)
+    learnt = learn_inventory(load_encoder("mfcc"), marked, k=4, seed=0, max_frames=300)
     everything = np.concatenate([mfcc_39(clip) for clip in marked])
     spread = everything[:, 0].std() / np.sqrt(300)
     assert abs(learnt.mean[0] - everything[:, 0].mean()) < 4 * spread
-    assert learnt == learn_inventory("mfcc", marked, k=4, seed=0, max_frames=300)
-    assert learnt != learn_inventory("mfcc", marked, k=4, seed=1, max_frames=300)
+    assert learnt == learn_inventory(load_encoder("mfcc"), marked, k=4, seed=0, max_frames=300)
+    assert learnt != learn_inventory(load_encoder("mfcc"), marked, k=4, seed=1, max_frames=300)
 
 
 def test_saved_and_loaded_is_the_same(inventory, tmp_path):
@@ -105,28 +106,29 @@ def test_inventories_of_earlier_releases_keep_their_hash():
 
 
 class Encoder:
-    """Tens of samples as frames, scaled by its "weights"; batches only if asked for."""
+    """Tens of samples as frames, scaled by its "weights"."""
 
-    name, frame_rate, dim = "tens", 1600.0, 10
+    name, layer, frame_rate, dim = "tens", 3, 1600.0, 10
 
     def __init__(self, scale=1.0):
-        self.scale, self.weights_sha256 = np.float32(scale), f"weights{scale}"
+        self.scale, self.weights_sha256, self.batches = np.float32(scale), f"weights{scale}", []
 
-    def __call__(self, samples):
-        return self.scale * samples[: len(samples) // 10 * 10].reshape(-1, 10)
+    @property
+    def identity(self):
+        same = dict(layer=3, frame_rate=1600.0, weights_sha256=self.weights_sha256)
+        return same | dict(encoder="tens", encoder_folder="some/folder")
 
-
-class BatchEncoder(Encoder):
-    def encode(self, clips):
-        self.batches = [*getattr(self, "batches", []), len(clips)]
-        return [self(clip) for clip in clips]
+    def encode(self, clips, head=None):
+        self.batches.append(len(clips))
+        features = [self.scale * clip[: len(clip) // 10 * 10].reshape(-1, 10) for clip in clips]
+        return features if head is None else [np.asarray(head(clip)) for clip in features]
 
 
 @pytest.fixture
 def folder_encoder(monkeypatch):
     """`load_encoder("some/folder")` gives what is put into the list."""
     encoders = [Encoder()]
-    monkeypatch.setattr(inventory_module, "load_encoder", lambda name, layer: encoders[-1])
+    monkeypatch.setattr(inventory_module, "load_encoder", lambda name, layer, dtype, crop: encoders[-1])
     return encoders
 
 
@@ -149,7 +151,7 @@ def test_a_batch_and_single_clips_give_the_same_units(inventory):
 
 @pytest.mark.parametrize("quantizer", ["centroids", "linear"])
 def test_an_encoder_with_batches_is_given_them(folder_encoder, quantizer):
-    folder_encoder.append(BatchEncoder())
+    folder_encoder.append(Encoder())
     centroids = np.random.default_rng(0).normal(size=(7, 10)).astype(np.float32)
     given = dict(centroids=centroids) if quantizer == "centroids" else dict(centroids=None, linear=linear())
     inventory = UnitInventory("tens", 3, 1600.0, size=7, weights_sha256="weights1.0", encoder_folder="f", **given)
@@ -160,7 +162,7 @@ def test_an_encoder_with_batches_is_given_them(folder_encoder, quantizer):
 
 
 def test_weights_are_in_the_hash_and_the_folder_is_not(folder_encoder, tmp_path):
-    inventory = learn_inventory("some/folder", ragged(), k=5, seed=0, layer=3)
+    inventory = learn_inventory(folder_encoder[0], ragged(), k=5, seed=0)
     assert (inventory.name, inventory.encoder_folder) == ("tens-l3-k5", "some/folder")
     assert inventory.weights_sha256 == "weights1.0"
     assert inventory != dataclasses.replace(inventory, weights_sha256="")
@@ -180,7 +182,8 @@ def test_a_linear_quantizer_in_place_of_centroids(folder_encoder, tmp_path):
     inventory = UnitInventory("tens", 11, 1600.0, None, 7, linear=linear(), **options)
     assert inventory != dataclasses.replace(inventory, linear=linear(seed=1))
     clip = ragged()[0]
-    assert np.array_equal(inventory.encode(clip).expand(), linear()(Encoder()(clip)))
+    (ids,) = Encoder().encode([clip], linear().head)
+    assert np.array_equal(inventory.encode(clip).expand(), linear().without_blanks(ids))
     inventory.save(tmp_path)
     loaded = UnitInventory.load(tmp_path)
     assert loaded == inventory and loaded.encode(clip) == inventory.encode(clip)
@@ -229,16 +232,17 @@ def test_precomputed_units_have_a_name_and_a_hash_but_no_encoder(tmp_path):
 
 def test_too_little_speech_is_refused():
     with pytest.raises(ValueError, match="49 frames of speech are too few for 100 units; .*lower units.clusters"):
-        learn_inventory("mfcc", clips(1), k=100, seed=0)
+        learn_inventory(load_encoder("mfcc"), clips(1), k=100, seed=0)
     with pytest.raises(ValueError, match="0 frames of speech"):
-        learn_inventory("mfcc", [], k=2, seed=0)
+        learn_inventory(load_encoder("mfcc"), [], k=2, seed=0)
 
 
 def test_encoders_are_found_by_name():
     encoder = load_encoder("mfcc")
     assert (encoder.name, encoder.frame_rate, encoder.dim) == ("mfcc", 50.0, 39)
-    assert encoder(clips()[0]).shape == (49, 39)
+    assert encoder.encode(clips()[:1])[0].shape == (49, 39)
     with pytest.raises(ValueError, match="units.encoder='hubbert' is not known; choose mfcc"):
         load_encoder("hubbert")
-    with pytest.raises(ValueError, match="units.layer=6, but the mfcc encoder has no layers"):
-        load_encoder("mfcc", 6)
+    for options in ((6,), (None, "bfloat16"), (0, "float32", True)):
+        with pytest.raises(ValueError, match="the mfcc encoder has no layers and no options; leave them out"):
+            load_encoder("mfcc", *options)

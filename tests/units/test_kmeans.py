@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxslm.units.kmeans import agreement, assign, fit_kmeans, fit_kmeans_minibatch
+from jaxslm.units.kmeans import assign, fit_kmeans, fit_kmeans_minibatch
 from jaxslm.units.kmeans_start import plus_plus
 from jaxslm.units.kmeans_sums import add_by_product, add_by_scatter, cluster_sums, make_mesh, place
 
@@ -165,15 +165,6 @@ def test_a_memory_map_is_read_in_batches(tmp_path):
     options = dict(seed=0, batch_size=256, epochs=2)
     found = fit_kmeans_minibatch(mapped, 24, **options)
     assert np.array_equal(found.centroids, fit_kmeans_minibatch(frames, 24, **options).centroids)
-
-
-def test_agreement_is_the_share_of_equal_units():
-    centroids = np.array([[1.0], [1.001]], np.float32)  # one number in bfloat16
-    frames = np.array([[1.0], [0.9], [1.001], [1.2]], np.float32)
-    assert agreement(frames, centroids) == 0.5
-    assert agreement(frames, centroids, "float32") == 1.0
-    frames, centroids = blobs(4000), blobs(24)
-    assert 0.97 < agreement(frames, centroids) < 1.0
 
 
 @pytest.mark.parametrize("fit", FITS)

@@ -5,25 +5,21 @@ import re
 import numpy as np
 import pytest
 
-from jaxslm.units import published
 from jaxslm.units.published import PUBLISHED, Weights, find_published, open_inventory
 from tests.units.test_quantizers import quantizer
 
 
+@dataclasses.dataclass
 class Encoder:
-    name, layer, frame_rate, dim, weights_sha256 = "folder-name", 0, 50.0, 24, "abc"
+    layer: int = 6
+    frame_rate: float = 50.0
+    name: str = "hubert-abc"
+    dim: int = 24
 
-
-@pytest.fixture
-def encoder(monkeypatch):
-    found = Encoder()
-
-    def load(name, layer):
-        found.layer = layer
-        return found
-
-    monkeypatch.setattr(published, "load_encoder", load)
-    return found
+    @property
+    def identity(self):
+        same = dict(layer=self.layer, frame_rate=self.frame_rate)
+        return same | dict(encoder=self.name, weights_sha256="abcdef", encoder_folder="some/folder")
 
 
 def centroids(path, k, dim=24):
@@ -43,55 +39,67 @@ def test_names_say_what_is_in_them():
 
 
 def test_an_unknown_name_is_refused_with_the_closest():
-    with pytest.raises(ValueError, match="no published inventory 'hubert-base-ls960-l6-k101'.*ls960-l6-k100"):
+    with pytest.raises(
+        ValueError, match="no folder and no published inventory 'hubert-base-ls960-l6-k101'.*ls960-l6-k100"
+    ):
         find_published("hubert-base-ls960-l6-k101")
 
 
-def test_a_published_inventory_brings_its_layer_and_rate(encoder, tmp_path):
-    encoder.frame_rate = 25.0
+def test_a_published_inventory_brings_its_name_and_rate(tmp_path):
     file = centroids(tmp_path / "km.npy", 500)
-    inventory = open_inventory("some/folder", file, published="mhubert-base-25hz-l11-k500")
-    assert inventory.name == "mhubert-base-25hz-l11-k500" and encoder.layer == 11
+    inventory = open_inventory(Encoder(11, 25.0), file, published="mhubert-base-25hz-l11-k500")
+    assert inventory.name == "mhubert-base-25hz-l11-k500"
     assert (inventory.frame_rate, inventory.deduplicated, inventory.mean) == (24.99, True, None)
-    assert (inventory.weights_sha256, inventory.encoder_folder) == ("abc", "some/folder")
+    assert (inventory.weights_sha256, inventory.encoder_folder) == ("abcdef", "some/folder")
     assert np.array_equal(inventory.centroids, np.load(file))
 
 
-def test_a_linear_quantizer_of_a_published_inventory(encoder, tmp_path):
-    encoder.frame_rate = 25.0
-    quantizer(k=501).save(tmp_path / "L11_quantizer_500.safetensors")
-    inventory = open_inventory("f", tmp_path / "L11_quantizer_500.safetensors", published="mhubert-base-25hz-l11-k501")
+def test_a_linear_quantizer_of_a_published_inventory(tmp_path):
+    file = tmp_path / "L11_quantizer_500.safetensors"
+    quantizer(k=501).save(file)
+    inventory = open_inventory(Encoder(11, 25.0), file, published="mhubert-base-25hz-l11-k501")
     assert (inventory.size, inventory.centroids) == (501, None)
     assert inventory.linear.sha256 == quantizer(k=501).sha256
 
 
-def test_centroids_of_ones_own(encoder, tmp_path):
-    inventory = open_inventory("some/folder", centroids(tmp_path / "km.npy", 30), layer=7)
-    assert inventory.name == "folder-name-l7-k30" and inventory.frame_rate == 50.0 and encoder.layer == 7
+def test_centroids_of_ones_own(tmp_path):
+    inventory = open_inventory(Encoder(7), centroids(tmp_path / "km.npy", 30))
+    assert inventory.name == "hubert-abc-l7-k30" and inventory.frame_rate == 50.0
 
 
-def test_files_that_do_not_fit_are_refused(encoder, tmp_path):
-    name = "hubert-base-ls960-l6-k50"
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    name, encoder = "hubert-base-ls960-l6-k50", Encoder()
     with pytest.raises(ValueError, match="km.npy holds centroids of 49 units, but .* centroids of 50; its file is"):
-        open_inventory("f", centroids(tmp_path / "km.npy", 49), published=name)
-    with pytest.raises(ValueError, match="for features of 12 numbers, but f gives 24; take the quantizer"):
-        open_inventory("f", centroids(tmp_path / "km.npy", 50, dim=12), published=name)
+        open_inventory(encoder, centroids(tmp_path / "km.npy", 49), published=name)
+    with pytest.raises(ValueError, match="for features of 12 numbers, but hubert-abc gives 24; take the quantizer"):
+        open_inventory(encoder, centroids(tmp_path / "km.npy", 50, dim=12), published=name)
     quantizer(k=50).save(tmp_path / "linear.safetensors")
     with pytest.raises(ValueError, match="holds a linear quantizer of 50 units"):
-        open_inventory("f", tmp_path / "linear.safetensors", published=name)
-    encoder.frame_rate = 25.0
+        open_inventory(encoder, tmp_path / "linear.safetensors", published=name)
     with pytest.raises(ValueError, match="has 50 frames a second, but this encoder 25"):
-        open_inventory("f", centroids(tmp_path / "km.npy", 50), published=name)
+        open_inventory(Encoder(frame_rate=25.0), centroids(tmp_path / "km.npy", 50), published=name)
 
 
-def test_the_original_file_must_have_its_sha256(encoder, tmp_path, monkeypatch):
+def test_an_encoder_of_another_kind_or_layer_is_refused(tmp_path):
+    file = centroids(tmp_path / "km.npy", 50)
+    for encoder, found in (
+        (Encoder(name="data2vec-audio-12"), "layer 6 of data2vec-audio"),
+        (Encoder(7), "layer 7 of hubert"),
+        (Encoder(name="mfcc"), "layer 6 of mfcc"),
+    ):
+        with pytest.raises(ValueError, match=f"is of layer 6 of a hubert model .* give {found}; correct them"):
+            open_inventory(encoder, file, published="hubert-base-ls960-l6-k50")
+
+
+def test_the_original_file_must_have_its_sha256(tmp_path, monkeypatch):
+    encoder = Encoder()
     joblib, cluster = pytest.importorskip("joblib"), pytest.importorskip("sklearn.cluster")
     name, file = "hubert-base-ls960-l6-k50", tmp_path / "km.bin"
     fitted = cluster.KMeans(50, n_init=1).fit(np.random.default_rng(0).normal(size=(300, 24)))
     joblib.dump(fitted, file)
     with pytest.raises(ValueError, match="km.bin has SHA-256 .* but that of hubert-base-ls960-l6-k50 is d01a7d5b"):
-        open_inventory("f", file, published=name)
+        open_inventory(encoder, file, published=name)
     weights = Weights("https://elsewhere/km.bin", hashlib.sha256(file.read_bytes()).hexdigest())
     monkeypatch.setitem(PUBLISHED, name, dataclasses.replace(PUBLISHED[name], quantizer=weights))
-    inventory = open_inventory("f", file, published=name)
+    inventory = open_inventory(encoder, file, published=name)
     assert np.array_equal(inventory.centroids, fitted.cluster_centers_.astype(np.float32))

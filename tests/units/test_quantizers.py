@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxslm.units.kmeans import label_by_chunks
 from jaxslm.units.quantizers import LinearQuantizer, read_quantizer
 
 
@@ -17,6 +18,10 @@ def weights(dim=24, k=11, seed=0):
 
 def quantizer(**kwargs):
     return LinearQuantizer(*weights(**kwargs).values())
+
+
+def label(found, features):
+    return found.without_blanks(label_by_chunks(features, found.head))
 
 
 def spirit_lm(features, tensors):
@@ -42,7 +47,7 @@ def spirit_lm(features, tensors):
 def test_units_are_those_of_the_published_computation(n):
     features = np.random.default_rng(n).normal(size=(n, 24)).astype(np.float32)
     _, expected = spirit_lm(features, weights())
-    ids = quantizer()(features)
+    ids = label(quantizer(), features)
     assert ids.dtype == np.int32 and np.array_equal(ids, expected)
 
 
@@ -53,10 +58,10 @@ def test_blanks_take_the_class_to_their_left_and_wrap_around():
     features = features[np.argmax(spirit_lm(features, tensors)[0] == 10) :]
     raw, expected = spirit_lm(features, tensors)
     assert raw[0] == 10 and 0.2 < np.mean(raw == 10) < 0.9
-    ids = LinearQuantizer(*tensors.values())(features)
+    ids = label(LinearQuantizer(*tensors.values()), features)
     assert np.array_equal(ids, expected) and ids[0] == ids[-1]
     tensors["4.bias"][-1] += 1000
-    assert set(LinearQuantizer(*tensors.values())(features)) == {10}  # nothing but blanks: they stay
+    assert set(label(LinearQuantizer(*tensors.values()), features)) == {10}  # nothing but blanks: they stay
 
 
 def test_a_saved_quantizer_is_read_back_with_or_without_a_prefix(tmp_path):
