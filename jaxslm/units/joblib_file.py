@@ -1,16 +1,14 @@
 """Reads scikit-learn k-means from joblib files (`km.bin` of fairseq and textlesslib) without running anything in them.
 
-A pickle is a program that may call whatever it names. Here names become inert `_Name` objects, nothing is ever called,
-and arrays, dtypes and estimators are put together from checked plain values by the code below; any other name, and any
-opcode that could reach one, is refused. (joblib/numpy_pickle.py: a wrapper object in the pickle is followed by the raw
-bytes of its array.)
+`RestrictedUnpickler` reads the pickle; arrays, dtypes and estimators are put together here from checked plain values,
+and any other name is refused. (joblib/numpy_pickle.py: a wrapper object in the pickle is followed by the raw bytes of
+its array.)
 """
 
 import bz2
 import io
 import lzma
 import math
-import pickle
 import re
 import zlib
 from pathlib import Path
@@ -18,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
-_LIMIT = 4 << 30  # bytes after decompression
+from jaxslm.restricted_pickle import Name, Refused, RestrictedUnpickler, reading
+
+_LIMIT = (
+    512 << 20
+)  # bytes, also after decompression; 2,000 centroids are 8 MB, with a label for each of 100 M frames 400
 _ESTIMATORS = {
     (module, name)
     for module in ("sklearn.cluster._kmeans", "sklearn.cluster.k_means_")
@@ -43,25 +45,17 @@ _PLAIN = {
 }
 
 
-class Refused(ValueError):
-    """A pickle that asks for more than arrays and a k-means estimator."""
-
-
-class _Name(tuple):
-    """(module, name) as the pickle has it; stands for nothing."""
-
-
 class _Object:
     """What the pickle would make of a name: the name and the state, uninterpreted."""
 
-    def __init__(self, name: _Name):
-        self.name, self.state = name, {}
+    def __init__(self, key: tuple[str, str]):
+        self.key, self.state = key, {}
 
 
 class _Dtype:
     def __init__(self, code: object):
-        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|[iuf][1248]|c8|c16)", code):
-            raise Refused(f"it holds an array of dtype {code!r}; only numbers are read")
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", code):
+            raise Refused("it holds an array of something else than numbers")
         self.code = code.lstrip("<>|=")
         self.order = code[0] if code[0] in "<>" else "<"
 
@@ -75,79 +69,53 @@ class _Array:
     value: np.ndarray | None = None
 
 
-class _Reader(pickle._Unpickler):
-    """The interpreter of CPython's pickle module, in which no opcode can call."""
-
-    dispatch = dict(pickle._Unpickler.dispatch)
-
+class _Reader(RestrictedUnpickler):
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
-        self._raw = file
+        self._raw, self._left = file, _LIMIT
 
-    def find_class(self, module: str, name: str) -> _Name:
-        if (module, name) not in _ESTIMATORS | _RANDOM_STATE | _PLAIN:
-            raise Refused(f"it asks for {module}.{name}, which is neither an array nor k-means of scikit-learn")
-        return _Name((module, name))
+    def known(self, name: Name) -> bool:
+        return (name.module, name.name) in _ESTIMATORS | _RANDOM_STATE | _PLAIN
 
-    def persistent_load(self, pid: object) -> None:
-        raise Refused("it refers to objects outside of it")
+    def make(self, name: Name, arguments: tuple) -> Any:
+        key = name.module, name.name
+        if key == ("numpy", "dtype"):
+            return _Dtype(arguments[0])
+        if key == ("_codecs", "encode") and arguments[1:] == ("latin1",):
+            self._left -= len(arguments[0])  # one string may be encoded many times
+            if self._left < 0:
+                raise Refused("it makes more bytes than it has")
+            return str.encode(arguments[0], "latin1")
+        if name.name == "_reconstruct":
+            return _Array()
+        if name.name == "scalar":
+            return np.frombuffer(arguments[1], _dtype(arguments[0]), count=1)[0]
+        if name.name == "_frombuffer":
+            data, dtype, shape, order = arguments
+            return _shaped(data, dtype, shape, order == "F")
+        if key in _ESTIMATORS | _RANDOM_STATE or name.name == "NumpyArrayWrapper":
+            return _Object(key)
+        return super().make(name, arguments)
 
-    def get_extension(self, code: int) -> None:
-        raise Refused(f"it asks for the registered extension {code}")
-
-    def load_reduce(self) -> None:
-        arguments, name = self.stack.pop(), self.stack.pop()
-        self.stack.append(_made(name, arguments))
-
-    def load_build(self) -> None:
-        state, value = self.stack.pop(), self.stack[-1]
+    def build(self, value: Any, state: Any) -> Any:
         if isinstance(value, _Dtype) and isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
             value.order = ">" if state[1] == ">" else "<"
         elif isinstance(value, _Array):
             value.value = _array(state)
         elif isinstance(value, _Object):
             value.state = state
-            if value.name == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
-                self.stack[-1] = self._following_array(state)
+            if value.key == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+                return self._following_array(state)
         else:
-            raise Refused(f"it gives a state to {type(value).__name__}")
-
-    def load_refused(self) -> None:
-        raise Refused("it uses an opcode that makes objects in a way arrays do not need")
+            return super().build(value, state)
+        return value
 
     def _following_array(self, wrapper: dict) -> np.ndarray:
-        dtype, shape = _dtype(wrapper["dtype"]), _shape(wrapper["shape"])
+        dtype, shape = wrapper["dtype"], _shape(wrapper["shape"])
         if wrapper.get("numpy_array_alignment_bytes") is not None:
             self._raw.read(self._raw.read(1)[0])
-        data = self._raw.read(math.prod(shape) * dtype.itemsize)
-        order = {"C": "C", "F": "F"}[wrapper["order"]]
-        return np.frombuffer(data, dtype).reshape(shape, order=order)
-
-    dispatch[pickle.REDUCE[0]] = load_reduce
-    dispatch[pickle.NEWOBJ[0]] = load_reduce
-    dispatch[pickle.BUILD[0]] = load_build
-    for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
-        dispatch[_opcode[0]] = load_refused
-
-
-def _made(name: object, arguments: object) -> Any:
-    """The value that calling `name` with the arguments stands for."""
-    if not isinstance(name, _Name) or not isinstance(arguments, tuple):
-        raise Refused(f"it calls a {type(name).__name__}")
-    if name == ("numpy", "dtype"):
-        return _Dtype(arguments[0])
-    if name == ("_codecs", "encode") and arguments[1:] == ("latin1",):
-        return str.encode(arguments[0], "latin1")
-    if name[1] == "_reconstruct":
-        return _Array()
-    if name[1] == "scalar":
-        return np.frombuffer(arguments[1], _dtype(arguments[0]), count=1)[0]
-    if name[1] == "_frombuffer":
-        data, dtype, shape, order = arguments
-        return np.frombuffer(data, _dtype(dtype)).reshape(_shape(shape), order=order)
-    if name in _ESTIMATORS | _RANDOM_STATE or name[1] == "NumpyArrayWrapper":
-        return _Object(name)
-    raise Refused(f"it calls {'.'.join(name)}")
+        data = self._raw.read(math.prod(shape) * _dtype(dtype).itemsize)
+        return _shaped(data, dtype, shape, wrapper["order"] == "F")
 
 
 def _dtype(value: object) -> np.dtype:
@@ -157,17 +125,21 @@ def _dtype(value: object) -> np.dtype:
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    if not isinstance(value, tuple) or not all(type(n) is int and 0 <= n for n in value):
-        raise Refused(f"it gives {value!r} for a shape")
+    if not isinstance(value, tuple) or len(value) > 2 or not all(type(n) is int and 0 <= n <= _LIMIT for n in value):
+        raise Refused("it gives something else than two sizes or one for a shape")
     return value
+
+
+def _shaped(data: object, dtype: object, shape: object, fortran: bool) -> np.ndarray:
+    if not isinstance(data, bytes):
+        raise Refused("it holds an array of something else than numbers")
+    return np.frombuffer(data, _dtype(dtype)).reshape(_shape(shape), order="F" if fortran else "C")
 
 
 def _array(state: tuple) -> np.ndarray:
     """numpy's own form: (version, shape, dtype, in Fortran order, bytes)."""
     _, shape, dtype, fortran, data = state
-    if not isinstance(data, bytes):
-        raise Refused("it holds an array of objects; only numbers are read")
-    return np.frombuffer(data, _dtype(dtype)).reshape(_shape(shape), order="F" if fortran else "C")
+    return _shaped(data, dtype, shape, bool(fortran))
 
 
 def read_joblib_kmeans(path: str | Path) -> np.ndarray:
@@ -176,29 +148,24 @@ def read_joblib_kmeans(path: str | Path) -> np.ndarray:
     Returns:
       float32 [K, D].
     Raises:
-      ValueError: a file that is truncated, that is of another kind, or whose pickle asks for anything but numbers and
-        an estimator; nothing in it has been run.
+      OSError: no such file.
+      ValueError: a file that is truncated, that is of another kind, that is larger than 512 MiB, or whose pickle asks
+        for anything but numbers and an estimator; nothing in it has been run.
     """
-    path = Path(path)
-    try:
-        estimator = _Reader(io.BytesIO(_decompressed(path.read_bytes()))).load()
+    cure = "copy it again, or save cluster_centers_ by numpy.save"
+    with open(path, "rb") as file, reading(path, "joblib file of k-means", cure):
+        estimator = _Reader(io.BytesIO(_decompressed(file.read(_LIMIT + 1)))).load()
         centers = estimator.state["cluster_centers_"] if isinstance(estimator, _Object) else estimator
         centers = centers.value if isinstance(centers, _Array) else centers
         if not isinstance(centers, np.ndarray) or centers.ndim != 2 or not centers.size:
             raise Refused(f"cluster_centers_ is no matrix but {type(centers).__name__}")
         return np.ascontiguousarray(centers, np.float32)
-    except Refused as error:
-        raise ValueError(f"{path} was not read and nothing in it was run: {error}") from None
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle fails in as many ways as it has opcodes
-        raise ValueError(
-            f"{path} is truncated, damaged or no joblib file of k-means ({type(error).__name__}: {error}); copy it "
-            "again, or save cluster_centers_ by numpy.save"
-        ) from None
 
 
 def _decompressed(data: bytes) -> bytes:
+    large = f"it is larger than the {_LIMIT:,} bytes that are read; save cluster_centers_ alone, by numpy.save"
+    if len(data) > _LIMIT:
+        raise Refused(large)
     if data[:2] == b"ZF" or data[:4] == b"\x04\x22\x4d\x18":
         raise Refused("it is compressed in joblib's old or its LZ4 format; save it again with compress='zlib'")
     if data[:1] == b"\x78" or data[:2] == b"\x1f\x8b":
@@ -206,10 +173,10 @@ def _decompressed(data: bytes) -> bytes:
     elif data[:3] == b"BZh":
         reader = bz2.BZ2Decompressor()
     elif data[:6] == b"\xfd7zXZ\x00" or data[:3] == b"\x5d\x00\x00":
-        reader = lzma.LZMADecompressor()
+        reader = lzma.LZMADecompressor(memlimit=_LIMIT)
     else:
         return data
     plain = reader.decompress(data, _LIMIT)
     if not reader.eof:
-        raise ValueError("the compressed data has no end within 4 GiB")
+        raise Refused(large) if len(plain) == _LIMIT else EOFError("the compressed data has no end")
     return plain

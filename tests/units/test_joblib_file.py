@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import zlib
@@ -8,6 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
+from jaxslm import restricted_pickle
+from jaxslm.units import joblib_file
 from jaxslm.units.joblib_file import read_joblib_kmeans
 
 joblib = pytest.importorskip("joblib")
@@ -114,6 +117,49 @@ def test_hostile_opcodes_are_refused(tmp_path):
         with pytest.raises(ValueError, match="km.bin was not read and nothing in it was run"):
             read_joblib_kmeans(tmp_path / "km.bin")
         assert not mark.exists()
+
+
+DOUBLED = b")" + b"2\x86" * 60  # a pair of one pair of one pair of ...: 61 tuples, 2**60 ways through them
+WRAPPER = (
+    b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}(X\x05\x00\x00\x00dtypecnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R"
+)
+
+
+@pytest.mark.parametrize(
+    "program, message",
+    [
+        (b"}" + DOUBLED + b"Ns.", "it has a key of type tuple"),
+        (b"}\x8a\x08" + (2**61 - 1).to_bytes(8, "little") + b"Ns.", "it has a key of type int"),
+        (b"\x8f.", "an opcode that arrays and settings do not need"),
+        (b"\x96" + (1 << 40).to_bytes(8, "little") + b"x.", "truncated, damaged"),
+        (b"cnumpy\ndtype\n" + DOUBLED + b"\x85R.", "it holds an array of something else than numbers"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n)R" + DOUBLED + b"b.", "truncated, damaged"),
+        (WRAPPER + b"X\x05\x00\x00\x00shape" + DOUBLED + b"ub.", "something else than two sizes or one for a shape"),
+        (WRAPPER + b"X\x05\x00\x00\x00shapeK\x02\x8a\x08" + bytes(7) + b"\x7f\x86ub.", "two sizes or one for a shape"),
+        (WRAPPER + b"X\x05\x00\x00\x00shapeK\x02K\x02\x86ub.", "truncated, damaged"),
+        (b"(S'a'\nI1\nr\xff\xff\xff\xff0j\xff\xff\xff\xff.", "truncated, damaged|is no matrix"),
+    ],
+)
+def test_programs_that_would_take_for_ever_or_all_memory_are_refused(tmp_path, program, message):
+    (tmp_path / "km.bin").write_bytes(b"\x80\x04" + program)
+    with pytest.raises(ValueError, match=f"km.bin .*({message})"):
+        read_joblib_kmeans(tmp_path / "km.bin")
+
+
+def test_sizes_and_opcodes_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(joblib_file, "_LIMIT", 1000)
+    for data in (bytes(1001), zlib.compress(bytes(1001)), bz2.compress(bytes(1001)), lzma.compress(bytes(1001))):
+        (tmp_path / "km.bin").write_bytes(data)
+        with pytest.raises(ValueError, match="km.bin .*(larger than the 1,000 bytes|LZMAError)"):
+            read_joblib_kmeans(tmp_path / "km.bin")
+    encoded = b"c_codecs\nencode\nq\x00X\x64\x00\x00\x00" + b"x" * 100 + b"X\x06\x00\x00\x00latin1\x86q\x010"
+    (tmp_path / "km.bin").write_bytes(b"\x80\x04" + encoded + b"h\x00h\x01R0" * 11 + b"N.")
+    with pytest.raises(ValueError, match="km.bin .*it makes more bytes than it has"):
+        read_joblib_kmeans(tmp_path / "km.bin")
+    monkeypatch.setattr(restricted_pickle._Opcodes, "left", 100)
+    (tmp_path / "km.bin").write_bytes(b"]" * 101)
+    with pytest.raises(ValueError, match="km.bin .*it has more than 2,000,000 opcodes"):
+        read_joblib_kmeans(tmp_path / "km.bin")
 
 
 def test_a_truncated_or_foreign_file_is_refused_by_name(fitted, tmp_path):
