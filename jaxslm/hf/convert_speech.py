@@ -3,7 +3,7 @@
 `python -m jaxslm.hf.convert_speech FILE NEW_FOLDER`. Read by `torch_file`: nothing the file names is run.
 """
 
-import ast
+import hashlib
 import json
 import re
 import sys
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from jaxslm.hf.export import finished_folder
+from jaxslm.hf.speech_architectures import SOURCE, read_json
 from jaxslm.hf.torch_file import read_torch_file
 
 # Names of fairseq and of Microsoft's WavLM, in the order they are tried, and those of Hugging Face.
@@ -35,14 +37,20 @@ NAMES = (
     (r"encoder\.layers\.(\d+)\.fc2\.(.+)", r"encoder.layers.\1.feed_forward.output_dense.\2"),
     (r"(encoder\.layers\.\d+\.final_layer_norm\..+|encoder\.layer_norm\..+)", r"\1"),
 )
+PREFIXES = r"^(w2v_encoder\.w2v_model\.|w2v_model\.|encoder\.w2v_model\.|encoder\.model\.)"  # the last is Spin's
 HEAD = r"(?:w2v_encoder\.)?proj\.(weight|bias)"
 # Of pre-training: not part of the encoder.
 LEFT_OUT = (
-    r"mask_emb|label_embs_concat|(final_proj|target_glu|quantizer|input_quantizer|project_q|project_inp|_ema|"
-    r"decoder)\b.*|encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\..*|_float_tensor"
+    r"mask_emb|label_embs_concat|(final_proj|layer_proj|target_glu|quantizer|input_quantizer|project_q|project_inp|_ema|"
+    r"decoder|pred_head|loss_module|encoder\.cond_layer_norm)\b.*|"
+    r"encoder\.layers\.[1-9]\d*\.self_attn\.relative_attention_bias\..*|_float_tensor"
 )
+# A layer of ContentVec that hears the speaker: on top of the encoder, in pre-training alone.
+CONDITIONED = r"encoder\.layers\.(\d+)\.self_attn_layer_norm\.weight_ln\.weight"
+# Settings of Spin that make other features of its encoder, with the values that do not (vectominist/spin: src/nn).
+SPIN = {"normalize": False, "pre_normalize": False, "feat_select": "x", "disable_pos": False}
+CONVS = r"\[((?:\(\d{1,5},\d{1,5},\d{1,5}\),?)+)\](?:\*(\d{1,2}))?"
 STRIDES = {10: 5, 3: 2, 2: 2}  # of the published convolutions, by kernel
-MAX_CONVS = 100
 HEAD_DIM = 64  # of the published models
 
 
@@ -50,46 +58,61 @@ def convert_speech(file: str | Path, folder: str | Path) -> Path:
     """Writes config.json, preprocessor_config.json and model.safetensors into `folder`, which is made.
 
     The shape is read from the file's own settings (`cfg`, `args`) and, where they are silent, from the tensors. A
-    pickled model under Hugging Face names keeps them and the JSON files beside it.
+    pickled model under Hugging Face names keeps them and the JSON files beside it. config.json tells the SHA-256 of
+    `file` (`source_sha256`). Until all is there the folder is called NAME.incomplete.
 
     Raises:
       ValueError: a file that `read_torch_file` refuses, or tensors of another kind of model; the message names them.
     """
     file, folder = Path(file), Path(folder)
-    if (folder / "model.safetensors").exists():
-        raise ValueError(f"{folder} has a model.safetensors already; name a new folder")
     read = read_torch_file(file)
-    state = read.get("model", read) if isinstance(read, dict) else read
-    if not isinstance(state, dict) or not all(isinstance(value, np.ndarray) for value in state.values()):
-        raise ValueError(f"{file} holds no state dict (names and tensors), nor one under 'model'")
+    state = _state(read, file)
     beside = [file.with_name(name) for name in ("config.json", "preprocessor_config.json", "vocab.json")]
     if any(name.endswith(("feature_projection.projection.weight", "embed_positions.weight")) for name in state):
         if not beside[0].exists():
             raise ValueError(f"{file} has no config.json beside it: copy it there from the model's page")
-        documents = {path.name: path.read_text() for path in beside if path.exists()}
+        documents = {path.name: read_json(path) for path in beside if path.exists()}
     else:
         state = _hugging_face_state(state, file)
         try:
-            config, preprocessor = _infer_config(state, _settings(read), file)
+            config, preprocessor = _infer_config(state, _settings(read, file), file)
         except LookupError as error:
             raise ValueError(
                 f"{file} lacks tensors of an encoder ({error}): it is incomplete; copy it again"
             ) from error
-        documents = {beside[0].name: json.dumps(config, indent=1), beside[1].name: json.dumps(preprocessor, indent=1)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, folder / "model.safetensors")
-    for name, text in documents.items():
-        (folder / name).write_text(text + "\n")
+        documents = {beside[0].name: config, beside[1].name: preprocessor}
+    with open(file, "rb") as source:
+        documents[beside[0].name][SOURCE] = hashlib.file_digest(source, "sha256").hexdigest()
+    with finished_folder(folder) as unfinished:
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in state.items()}, unfinished / "model.safetensors"
+        )
+        for name, document in documents.items():
+            (unfinished / name).write_text(json.dumps(document, indent=1) + "\n")
     return folder
+
+
+def _state(read: Any, file: Path) -> dict[str, np.ndarray]:
+    """The state dict: of fairseq and Microsoft under 'model', of Lightning under 'state_dict', or all of the file."""
+    held = [read[key] for key in ("model", "state_dict") if isinstance(read, dict) and key in read]
+    state = held[0] if held else read
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, np.ndarray) for name, value in state.items()
+    ):
+        raise ValueError(f"{file} holds no state dict (names and tensors), nor one under 'model' or 'state_dict'")
+    return state
 
 
 def _hugging_face_state(state: Mapping[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
     batch_norm = "encoder.pos_conv.0.running_mean"
     found, unknown = {}, []
+    conditioned = tuple(f"encoder.layers.{match[1]}." for name in state if (match := re.fullmatch(CONDITIONED, name)))
     for full, value in state.items():
-        name = re.sub(r"^(w2v_encoder\.w2v_model\.|w2v_model\.|encoder\.w2v_model\.)", "", full)
+        name = re.sub(PREFIXES, "", full)
         if name.startswith("encoder.pos_conv.0.") and batch_norm in {full.replace(name, batch_norm)} & set(state):
             found["encoder.pos_conv_embed.batch_norm." + name.split(".")[-1]] = value
+        elif name.startswith(conditioned):
+            continue
         elif match := re.fullmatch(HEAD, name):
             found[f"lm_head.{match[1]}"] = value
         elif theirs := _rename(name):
@@ -99,7 +122,8 @@ def _hugging_face_state(state: Mapping[str, np.ndarray], file: Path) -> dict[str
     if unknown or "feature_projection.projection.weight" not in found:
         named = ", ".join(unknown[:3]) or ", ".join(list(state)[:3])
         raise ValueError(
-            f"{file} has {named}: it is not a wav2vec 2.0, HuBERT, WavLM or data2vec model of fairseq; name such a file"
+            f"{file} has {named}: it is not a wav2vec 2.0, HuBERT, WavLM or data2vec model of fairseq, nor of "
+            "ContentVec or Spin; name such a file"
         )
     return found
 
@@ -111,69 +135,107 @@ def _rename(name: str) -> str | None:
     return None
 
 
-def _settings(read: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(read: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Settings of the encoder and of its task, flat; those of the encoder inside a fine-tuned model count first."""
-    cfg = read.get("cfg") or read.get("args") or {}
     flat: dict[str, Any] = {}
+    taken: list[int] = []  # parts may be held in many places
 
     def take(part: Any) -> None:
-        if isinstance(part, Mapping):
-            flat.update({key: value for key, value in part.items() if not isinstance(value, (Mapping, np.ndarray))})
+        if isinstance(part, Mapping) and id(part) not in taken:
+            taken.append(id(part))
+            values = {key: value for key, value in part.items() if isinstance(value, (str, int, float))}
+            flat.update({key: value for key, value in values.items() if not str(value).startswith("${")})
             for key in ("task", "model", "cfg", "w2v_args"):
                 take(part.get(key))
 
-    take(cfg)
+    take(read.get("cfg") or read.get("args"))
+    spin = read.get("hyper_parameters")
+    for key in ("model", "encoder"):
+        spin = spin.get(key) if isinstance(spin, Mapping) else None
+    for key, neutral in SPIN.items():
+        if isinstance(spin, Mapping) and spin.get(key, neutral) != neutral:
+            raise ValueError(
+                f"{file}: encoder.{key} of its hyper_parameters is not {neutral!r}: use a model without it"
+            )
     return flat
+
+
+def _setting(settings: Mapping[str, Any], name: str, default: Any, file: Path) -> Any:
+    """Of the type of the default, which a bool is where it is 0 or 1."""
+    value = settings.get(name, default)
+    if type(value) is not type(default) and not (isinstance(default, bool) and value in (0, 1)):
+        kind = type(default).__name__
+        raise ValueError(
+            f"{file}: {name} of its settings is {str(value)[:80]!r}, no {kind}: the file is damaged; copy it again"
+        )
+    return type(default)(value)
+
+
+def _shape(state: Mapping[str, np.ndarray], name: str, axes: int, file: Path) -> tuple[int, ...]:
+    shape = state[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(
+            f"{file}: {name} has shape {list(shape)}, where {axes} sizes were expected: copy the file again"
+        )
+    return shape
 
 
 def _infer_config(
     state: Mapping[str, np.ndarray], settings: Mapping[str, Any], file: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(config.json, preprocessor_config.json)."""
-    convs = [state[f"feature_extractor.conv_layers.{i}.conv.weight"].shape for i in _count(state, "conv_layers")]
-    kernels, layers = [shape[2] for shape in convs], _count(state, "layers")
+    layers = _count(state, "layers")
+    weights = [f"feature_extractor.conv_layers.{i}.conv.weight" for i in range(_count(state, "conv_layers"))]
+    convs = [_shape(state, name, 3, file) for name in weights]
+    kernels = [shape[2] for shape in convs]
     layer_norms = "feature_extractor.conv_layers.1.layer_norm.weight" in state
-    dim = state["feature_projection.projection.weight"].shape[0]
-    table = state.get("encoder.layers.0.attention.rel_attn_embed.weight")
+    dim = _shape(state, "feature_projection.projection.weight", 2, file)[0]
+    table, heads = "encoder.layers.0.attention.rel_attn_embed.weight", max(dim // HEAD_DIM, 1)
+    buckets, heads = (
+        _shape(state, table, 2, file)
+        if table in state
+        else (0, _setting(settings, "encoder_attention_heads", heads, file))
+    )
     positions = [name for name in state if re.fullmatch(r"encoder\.pos_conv_embed\.(conv|layers.*)\.weight(_v)?", name)]
-    kernel = state[positions[0]]
-    heads = table.shape[1] if table is not None else settings.get("encoder_attention_heads", dim // HEAD_DIM)
+    kernel = _shape(state, (positions or ["encoder.pos_conv_embed.conv.weight"])[0], 3, file)
     config = {
-        "model_type": _model_type(state, table, settings, file),
+        "model_type": _model_type(state, settings, file),
         "hidden_size": dim,
-        "num_hidden_layers": len(layers),
-        "num_attention_heads": int(heads),
-        "intermediate_size": state["encoder.layers.0.feed_forward.intermediate_dense.weight"].shape[0],
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": _shape(state, "encoder.layers.0.feed_forward.intermediate_dense.weight", 2, file)[0],
         "conv_dim": [shape[0] for shape in convs],
         "conv_kernel": kernels,
         "conv_stride": _strides(kernels, settings, file),
         "conv_bias": "feature_extractor.conv_layers.0.conv.bias" in state,
         "feat_extract_norm": "layer" if layer_norms else "group",
-        "do_stable_layer_norm": bool(settings.get("layer_norm_first", layer_norms and len(positions) == 1)),
-        "num_conv_pos_embeddings": kernel.shape[2],
-        "num_conv_pos_embedding_groups": kernel.shape[0] // kernel.shape[1],
-        "hidden_act": str(settings.get("activation_fn", "gelu")),
+        "do_stable_layer_norm": _setting(settings, "layer_norm_first", layer_norms and len(positions) == 1, file),
+        "num_conv_pos_embeddings": kernel[2],
+        "num_conv_pos_embedding_groups": kernel[0] // kernel[1],
+        "hidden_act": _setting(settings, "activation_fn", "gelu", file),
         "feat_proj_layer_norm": "feature_projection.layer_norm.weight" in state,
     }
     if len(positions) > 1:
-        config |= {"num_conv_pos_embeddings": len(positions), "conv_pos_kernel_size": kernel.shape[2]}
+        config |= {"num_conv_pos_embeddings": len(positions), "conv_pos_kernel_size": kernel[2]}
     if "encoder.pos_conv_embed.batch_norm.weight" in state:
         config["conv_pos_batch_norm"] = True
-    if table is not None:
-        config |= {"num_buckets": table.shape[0], "max_bucket_distance": int(settings.get("max_distance", 800))}
+    if buckets:
+        config |= {"num_buckets": buckets, "max_bucket_distance": _setting(settings, "max_distance", 800, file)}
     if "lm_head.weight" in state:
-        config["vocab_size"] = state["lm_head.weight"].shape[0]
-    normalize = bool(settings.get("normalize", layer_norms))
+        config["vocab_size"] = _shape(state, "lm_head.weight", 2, file)[0]
+    normalize = _setting(settings, "normalize", layer_norms, file)
     return config, {"do_normalize": normalize, "feature_size": 1, "sampling_rate": 16_000}
 
 
-def _count(state: Mapping[str, np.ndarray], name: str) -> range:
-    found = {int(match[1]) for key in state if (match := re.search(rf"^\w+\.{name}\.(\d+)\.", key))}
-    return range(max(found, default=-1) + 1)
+def _count(state: Mapping[str, np.ndarray], name: str) -> int:
+    found = {match[1] for key in state if (match := re.match(rf"\w+\.{name}\.(\d+)\.", key))}
+    if missing := {str(i) for i in range(len(found))} - found:
+        raise LookupError(f"{name}.{min(missing, key=int)}")
+    return len(found)
 
 
-def _model_type(state, table, settings: Mapping[str, Any], file: Path) -> str:
-    if table is not None:
+def _model_type(state: Mapping[str, np.ndarray], settings: Mapping[str, Any], file: Path) -> str:
+    if "encoder.layers.0.attention.rel_attn_embed.weight" in state:
         return "wavlm"
     if any(".pos_conv_embed.layers." in name for name in state):
         return "data2vec-audio"
@@ -182,27 +244,25 @@ def _model_type(state, table, settings: Mapping[str, Any], file: Path) -> str:
 
 
 def _strides(kernels: list[int], settings: Mapping[str, Any], file: Path) -> list[int]:
-    """From `conv_feature_layers`, such as "[(512,10,5)] + [(512,3,2)] * 4", which is computed here without eval."""
-    text = settings.get("conv_feature_layers")
-    if text is None:
+    """From `conv_feature_layers`, such as "[(512,10,5)] + [(512,3,2)] * 4"."""
+    if "conv_feature_layers" not in settings:
         if unknown := set(kernels) - set(STRIDES):
-            raise ValueError(f"{file} says nothing of the strides of its convolutions, whose kernels are {unknown}")
+            raise ValueError(
+                f"{file} says nothing of the strides of its convolutions, whose kernels are {unknown}: use a file that "
+                "has its settings (cfg or args)"
+            )
         return [STRIDES[kernel] for kernel in kernels]
-
-    def compute(node: ast.AST) -> Any:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return (compute(node.left) + compute(node.right))[:MAX_CONVS]
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            return compute(node.left) * min(compute(node.right), MAX_CONVS)
-        return ast.literal_eval(node)
-
-    try:
-        layers = compute(ast.parse(text, mode="eval").body)
-        strides = [int(stride) for _, _, stride in layers]
-        assert [kernel for _, kernel, _ in layers] == kernels
-    except (ValueError, TypeError, SyntaxError, AssertionError) as error:
-        raise ValueError(f"{file}: conv_feature_layers={text!r} does not describe its convolutions") from error
-    return strides
+    text = re.sub(r"\s", "", str(settings["conv_feature_layers"])[:1000])
+    layers = []
+    if re.fullmatch(rf"{CONVS}(\+{CONVS})*", text):
+        for listed, times in re.findall(CONVS, text):
+            layers += re.findall(r"\(\d+,(\d+),(\d+)\)", listed) * int(times or 1)
+    if [int(kernel) for kernel, _ in layers] != kernels:
+        raise ValueError(
+            f"{file}: conv_feature_layers={text[:200]!r} of its settings does not describe its convolutions, whose "
+            f"kernels are {kernels}: copy the file again"
+        )
+    return [int(stride) for _, stride in layers]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """A Hugging Face folder as a `SpeechEncoder`, with its CTC head if wanted, or as a `WhisperEncoder`."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.hf.speech_architectures import BESIDE, SpeechArchitecture, read_speech_config, speech_architecture
+from jaxslm.hf.speech_architectures import (
+    BESIDE,
+    SOURCE,
+    SpeechArchitecture,
+    read_json,
+    read_speech_config,
+    speech_architecture,
+)
 from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder
 from jaxslm.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
@@ -48,10 +53,10 @@ def load_speech_encoder(
         that are not finite; the message names the file, the field and the cure.
     """
     folder = Path(folder)
-    theirs = _read_json(folder / "config.json")
+    theirs = read_json(folder / "config.json")
     where = str(folder / "config.json")
     preprocessor = folder / "preprocessor_config.json"
-    fields = read_speech_config(theirs, _read_json(preprocessor) if preprocessor.exists() else None, where)
+    fields = read_speech_config(theirs, read_json(preprocessor) if preprocessor.exists() else None, where)
     tensors = _Tensors(folder, speech_architecture(theirs, where), language)
     fields |= {"layer": layer, "dtype": dtype}
     if ctc:
@@ -77,15 +82,16 @@ def weight_files(folder: str | Path) -> list[Path]:
     return sorted([*documents, *TensorFolder(folder).paths()])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text())
-        assert isinstance(read, dict)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.parent} has no {path.name}; name a folder with a model") from error
-    except (ValueError, AssertionError, OSError) as error:
-        raise ValueError(f"{path} is no JSON object ({error}): copy it again") from error
-    return read
+def source_sha256(folder: str | Path) -> str:
+    """SHA-256 of the file that `convert_speech` made the folder from; "" for a folder of other origin.
+
+    Raises ValueError naming config.json where it holds something else.
+    """
+    path = Path(folder) / "config.json"
+    source = read_json(path).get(SOURCE, "")
+    if not isinstance(source, str) or not re.fullmatch(r"([0-9a-f]{64})?", source):
+        raise ValueError(f"{path}: {SOURCE} is no SHA-256: convert the file again by jaxslm.hf.convert_speech")
+    return source
 
 
 def _name(path: tuple) -> str:
