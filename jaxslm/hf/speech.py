@@ -1,6 +1,7 @@
 """A Hugging Face folder as a `SpeechEncoder`, with its CTC head if wanted, or as a `WhisperEncoder`."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -72,6 +73,8 @@ def load_speech_encoder(
         raise ValueError(f"{where}: {error}") from error
     shapes = jax.eval_shape(lambda key: model(config, key), jax.random.key(0))
     tensors.check_names()
+    if isinstance(config, SpeechEncoderConfig):
+        tensors.check_convs(len(config.conv_dims))
     return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
 
 
@@ -96,6 +99,21 @@ def source_sha256(folder: str | Path) -> str:
 
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def _weight_norm(size: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    axes = tuple(axis for axis, n in enumerate(size.shape) if n == 1)
+    if size.ndim != direction.ndim:
+        raise ValueError("sizes for other axes")
+    size = np.broadcast_to(size, direction.shape)
+    return size * direction / np.sqrt(np.square(direction).sum(axis=axes, keepdims=True))
+
+
+def _scale_and_shift(*parts: np.ndarray) -> np.ndarray:
+    """Of a batch norm at rest, [2, D]."""
+    weight, bias, mean, variance = np.stack(parts)
+    scale = weight / np.sqrt(variance + BATCH_NORM_EPS)
+    return np.stack([scale, bias - mean * scale])
 
 
 class _Tensors:
@@ -129,7 +147,12 @@ class _Tensors:
     def head_size(self) -> int:
         if self.architecture.model_type == "whisper" or "lm_head.weight" not in self._source("lm_head.weight"):
             raise ValueError(f"{self.folder} lacks lm_head.weight: it has no CTC head; use a ...ForCTC model")
-        return self._source("lm_head.weight").shape("lm_head.weight")[0]
+        shape = self._source("lm_head.weight").shape("lm_head.weight")
+        if len(shape) != 2 or not shape[0]:
+            raise ValueError(
+                f"{self.folder}: lm_head.weight has shape {list(shape)}, not [symbols, features]: copy it again"
+            )
+        return shape[0]
 
     def check_names(self) -> None:
         """Refuses tensors that no model of the architecture has: the folder would not mean what its config.json says.
@@ -146,6 +169,15 @@ class _Tensors:
                 f"{self.architecture.model_type} encoder has: the weights belong to another model"
             )
 
+    def check_convs(self, n: int) -> None:
+        """Refuses weights with more convolutions than config.json counts, which would go unused."""
+        name = f"{self.prefix}feature_extractor.conv_layers.{n}.conv.weight"
+        if name in self.tensors:
+            raise ValueError(
+                f"{self.tensors.where(name)} has {name}, but conv_dim in config.json lists {n} convolutions: they do "
+                "not belong together; copy both from one model"
+            )
+
     def parameter(self, ours: str, shape: tuple[int, ...]) -> jax.Array:
         """float32, from the tensors that make it up; all layers stacked where the name has a place for the number."""
         theirs = self.architecture.theirs(ours)
@@ -156,7 +188,7 @@ class _Tensors:
 
     def _convert(self, ours: str, theirs: str, shape: tuple[int, ...]) -> np.ndarray:
         if ours in ("positions/scale", "positions/shift"):
-            value = self._batch_norm()[ours == "positions/shift"]
+            value = self._batch_norm()[int(ours == "positions/shift")]
         elif ours.startswith("positions/convs/") and theirs.endswith(".weight"):
             value = self._kernel(theirs.removesuffix(".weight"))
         else:
@@ -176,22 +208,30 @@ class _Tensors:
         for spelling in KERNELS:
             names = [name.format(theirs) for name in spelling]
             if all(self.prefix + name in self.tensors for name in names):
-                parts = [self._read(name) for name in names]
-                if len(parts) == 1:
-                    return parts[0]
-                size, direction = parts
-                axes = tuple(axis for axis, n in enumerate(size.shape) if n == 1)
-                return size * direction / np.sqrt(np.square(direction).sum(axis=axes, keepdims=True))
+                return self._made_of(names, _weight_norm) if len(names) > 1 else self._read(names[0])
         raise ValueError(
             f"{self.folder} lacks {self.prefix}{theirs}.weight, also as weight_g and weight_v or parametrizations: the "
             "weights are incomplete or of another model; copy them again"
         )
 
-    def _batch_norm(self) -> tuple[np.ndarray, np.ndarray]:
-        names = ("weight", "bias", "running_mean", "running_var")
-        weight, bias, mean, variance = (self._read(f"{BATCH_NORM}.{name}") for name in names)
-        scale = weight / np.sqrt(variance + BATCH_NORM_EPS)
-        return scale, bias - mean * scale
+    def _batch_norm(self) -> np.ndarray:
+        names = [f"{BATCH_NORM}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+        return self._made_of(names, _scale_and_shift)
+
+    def _made_of(self, names: Sequence[str], make: Callable[..., np.ndarray]) -> np.ndarray:
+        parts = [self._read(name) for name in names]
+        try:
+            with np.errstate(all="ignore"):
+                made = make(*parts)
+        except ValueError:  # shapes
+            made = np.array(np.nan)
+        if not np.isfinite(made).all():
+            raise ValueError(
+                f"{self.folder}: {', '.join(self.prefix + name for name in names)} have shapes "
+                f"{', '.join(str(list(part.shape)) for part in parts)} and values that do not belong together: copy "
+                "the model again"
+            )
+        return made
 
     def _source(self, name: str) -> TensorFolder:
         return self.of_language if self.of_language is not None and name in self.of_language else self.tensors

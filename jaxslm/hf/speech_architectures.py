@@ -211,6 +211,11 @@ def read_speech_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any
     ours |= {name: tuple(ours[name]) for name in ("conv_dims", "conv_kernels", "conv_strides")}
     if math.prod(ours["conv_strides"]) > MAX_HOP:
         raise ValueError(f"{where}: conv_stride makes frames of more than {MAX_HOP} samples; copy the file again")
+    if ours["d_model"] % ours["pos_groups"]:
+        raise ValueError(
+            f"{where}: num_conv_pos_embedding_groups={ours['pos_groups']} does not divide hidden_size; copy the file "
+            "from the model's page again"
+        )
     ours["adapter_dim"] = (ours["adapter_dim"] or 0) if ours["pre_norm"] else 0
     if architecture.model_type == "data2vec-audio":
         ours |= dict(pos_norm="layer", pos_kernel=_value(theirs, "conv_pos_kernel_size", 19, where), pre_norm=False)

@@ -143,6 +143,10 @@ def test_normalisation_is_what_the_preprocessor_says(folder):
         ({"num_hidden_layers": 4}, "lacks encoder.layers.3.*do not belong together; copy both"),
         ({"conv_bias": True}, "lacks feature_extractor.conv_layers.0.conv.bias"),
         ({"num_attention_heads": 5}, "config.json: d_model=48 is not a multiple of n_heads=5"),
+        (
+            {"conv_dim": [24], "conv_kernel": [10], "conv_stride": [5]},
+            r"conv_layers.1.conv.weight, but .* lists 1 conv",
+        ),
         ({"conv_stride": [5, 2]}, "config.json: conv_dims, conv_kernels and conv_strides have different lengths"),
     ],
 )
@@ -150,6 +154,93 @@ def test_a_config_of_another_model_is_refused_by_name(folder, changes, message):
     _edit(folder, **changes)
     with pytest.raises(ValueError, match=message):
         load_speech_encoder(folder)
+
+
+def _field(key: str, family: str, *values):
+    return [(family, key, value) for value in values]
+
+
+SIZES = (0, -3, 2.5, "768", True, None, [48], 10**30, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "family, key, value",
+    [
+        *_field("hidden_size", "hubert-base", *SIZES),
+        *_field("num_hidden_layers", "hubert-base", *SIZES),
+        *_field("num_attention_heads", "hubert-base", *SIZES),
+        *_field("intermediate_size", "hubert-base", *SIZES),
+        *_field("num_conv_pos_embeddings", "hubert-base", *SIZES),
+        *_field("num_conv_pos_embedding_groups", "hubert-base", *SIZES, 5, 96),
+        *_field("conv_dim", "hubert-base", 24, "2424242", [24] * 6 + [-1], [24] * 6 + ["24"], [], [24] * 1000),
+        *_field("conv_kernel", "hubert-base", None, [10, 3, 3, 3, 3, 2, 0], [10, 3, 3, 3, 3, 2, 2.0]),
+        *_field("conv_stride", "hubert-base", {}, [5, 2, 2, 2, 2, 2, 10**9], [60_000] * 7),
+        *_field("layer_norm_eps", "hubert-base", 0, -1e-5, 2, "1e-5", float("nan"), float("inf")),
+        *_field("conv_bias", "hubert-base", "false", 0, None),
+        *_field("do_stable_layer_norm", "hubert-base", "false", None),
+        *_field("feat_proj_layer_norm", "hubert-base", "true", []),
+        *_field("feat_extract_norm", "hubert-base", None, 3, ["group"]),
+        *_field("adapter_attn_dim", "mms", -1, "8", 2.5),
+        *_field("conv_pos_batch_norm", "mhubert-25hz", "true", 1),
+        *_field("num_buckets", "wavlm-base", 0, 2, "40", 320),  # of 30 frames at most
+        *_field("max_bucket_distance", "wavlm-base", 0, 10, "30"),
+        *_field("conv_pos_kernel_size", "data2vec", *SIZES),
+        *_field("num_conv_pos_embeddings", "data2vec", *SIZES, 1000),
+        *_field("model_type", "hubert-base", ["hubert"], {}, None, 3),
+    ],
+)
+def test_absurd_values_in_config_json_are_refused_by_name(family, key, value):
+    config = json.loads(make_model(family).config.to_json_string(use_diff=False)) | {key: value}
+    with pytest.raises(ValueError, match=f"^a/config.json: (max_bucket_distance|{key})[= ]"):
+        read_speech_config(config, {"do_normalize": True}, "a/config.json")
+
+
+def test_absurd_values_in_a_whisper_config_and_a_preprocessor_are_refused_by_name():
+    whisper = dict(model_type="whisper", d_model=8, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=8)
+    whisper |= dict(num_mel_bins=80)
+    assert read_speech_config(whisper, None, "a")["n_mels"] == 80
+    for key in whisper.keys() - {"model_type"}:
+        for value in (0, "8", 10**12, None):
+            with pytest.raises(ValueError, match=f"^a: {key}=.* is not a whole number from 1 to 65536"):
+                read_speech_config(whisper | {key: value}, None, "a")
+    for preprocessor, message in (
+        ({"do_normalize": "false"}, "preprocessor_config.json beside it: do_normalize='false' is not true or false"),
+        ({"sampling_rate": 8000}, "sampling_rate=8000 in preprocessor_config.json.* 16,000 Hz"),
+        ({"sampling_rate": "16000"}, "sampling_rate='16000' in preprocessor_config.json.* 16,000 Hz"),
+    ):
+        with pytest.raises(ValueError, match=f"^a.*{message}"):
+            read_speech_config({"model_type": "hubert"}, preprocessor, "a")
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "{", "[" * 100_000, "\udc80", '{"a": ' + "9" * 5000 + "}"])
+def test_what_is_no_json_object_is_refused_by_name(folder, text):
+    (folder / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match="config.json is no JSON object.*copy it again"):
+        load_speech_encoder(folder)
+
+
+def test_tensors_that_do_not_belong_together_are_refused_by_name(tmp_path, folder):
+    kernel = "encoder.pos_conv_embed.conv"
+    for size, direction in (((1, 1, 5), (48, 12, 16)), ((48, 12, 16), (1, 1, 16)), ((), (48, 12, 16))):
+        _rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if kernel + ".p" in name])
+        values = {"weight_g": np.ones(size, np.float32), "weight_v": np.ones(direction, np.float32)}
+        _rewrite(folder, lambda tensors, values=values: tensors.update({f"{kernel}.{n}": v for n, v in values.items()}))
+        with pytest.raises(
+            ValueError, match="conv.weight_g, .*conv.weight_v have shapes .* do not belong together|makes"
+        ):
+            load_speech_encoder(folder)
+    _rewrite(folder, lambda tensors: tensors.update({f"{kernel}.weight_v": np.zeros((48, 12, 16), np.float32)}))
+    with pytest.raises(ValueError, match="conv.weight_g, .*conv.weight_v have shapes .* do not belong together"):
+        load_speech_encoder(folder)  # of no direction
+    norm = "encoder.pos_conv_embed.batch_norm.running_var"
+    for variance in (np.ones(47, np.float32), np.full(48, -1, np.float32)):
+        batch = save_model(make_model("mhubert-25hz"), tmp_path / "batch")
+        _rewrite(batch, lambda tensors, variance=variance: tensors.update({norm: variance}))
+        with pytest.raises(ValueError, match="batch_norm.running_var have shapes .* do not belong together"):
+            load_speech_encoder(batch)
+    _rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": np.ones((), np.float32)}))
+    with pytest.raises(ValueError, match=r"lm_head.weight has shape \[\], not \[symbols, features\]: copy it again"):
+        load_speech_encoder(folder, ctc=True)
 
 
 def test_tensors_of_another_model_are_refused_by_name(folder):
