@@ -122,7 +122,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Nested tuples take for ever to hash, and large numbers can be chosen to collide.
             if type(key) not in self.keys or (type(key) is int and abs(key) >> 31):
-                raise Refused(f"it has a key of type {type(key).__name__}")
+                raise Refused(f"it has a key of type {type(key).__name__}, or a number from 2**31")
             mapping[key] = value
 
     keys: tuple[type, ...] = (str, bytes, int, bool, type(None), Name)

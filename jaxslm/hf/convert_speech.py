@@ -109,16 +109,20 @@ def _hugging_face_state(state: Mapping[str, np.ndarray], file: Path) -> dict[str
     conditioned = tuple(f"encoder.layers.{match[1]}." for name in state if (match := re.fullmatch(CONDITIONED, name)))
     for full, value in state.items():
         name = re.sub(PREFIXES, "", full)
-        if name.startswith("encoder.pos_conv.0.") and batch_norm in {full.replace(name, batch_norm)} & set(state):
-            found["encoder.pos_conv_embed.batch_norm." + name.split(".")[-1]] = value
+        if name.startswith("encoder.pos_conv.0.") and full.replace(name, batch_norm) in state:
+            theirs = "encoder.pos_conv_embed.batch_norm." + name.split(".")[-1]
         elif name.startswith(conditioned):
             continue
         elif match := re.fullmatch(HEAD, name):
-            found[f"lm_head.{match[1]}"] = value
-        elif theirs := _rename(name):
-            found[theirs] = value
-        elif not re.fullmatch(LEFT_OUT, name):
-            unknown.append(full)
+            theirs = f"lm_head.{match[1]}"
+        elif not (theirs := _rename(name)):
+            unknown += [full[:200]] if not re.fullmatch(LEFT_OUT, name) else []
+            continue
+        if theirs in found:
+            raise ValueError(
+                f"{file} has two tensors for {theirs}, one of them {full}: it holds two models; use one of them"
+            )
+        found[theirs] = value
     if unknown or "feature_projection.projection.weight" not in found:
         named = ", ".join(unknown[:3]) or ", ".join(list(state)[:3])
         raise ValueError(
@@ -148,7 +152,8 @@ def _settings(read: Mapping[str, Any], file: Path) -> dict[str, Any]:
             for key in ("task", "model", "cfg", "w2v_args"):
                 take(part.get(key))
 
-    take(read.get("cfg") or read.get("args"))
+    cfg = read.get("cfg")
+    take(cfg if isinstance(cfg, Mapping) and cfg else read.get("args"))
     spin = read.get("hyper_parameters")
     for key in ("model", "encoder"):
         spin = spin.get(key) if isinstance(spin, Mapping) else None

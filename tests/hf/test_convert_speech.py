@@ -137,6 +137,11 @@ def test_absurd_settings_and_shapes_are_refused_by_name(tmp_path):
         (_damaged(**{conv: torch.zeros(24, 24, 0)}), r"has shape \[24, 24, 0\], where 3 sizes"),
         (_damaged(**{position + "weight_g": None, position + "weight_v": None}), "lacks tensors .*pos_conv_embed"),
         (_damaged(**{"encoder.layers.99999999999.fc1.bias": torch.zeros(1)}), "lacks tensors .*layers.3"),
+        (
+            _damaged(**{"encoder.model.post_extract_proj.bias": torch.zeros(48)}),
+            "has two tensors for feature_projection",
+        ),
+        (_damaged() | {"cfg": torch.zeros(2), "args": {"activation_fn": 3}}, "activation_fn of its settings is '3'"),
         (_damaged(**{f"encoder.layers.{'9' * 5000}.fc1.bias": torch.zeros(1)}), "lacks tensors .*layers.3"),
     ]
     for key, value, message in (
