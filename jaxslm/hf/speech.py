@@ -78,13 +78,6 @@ def load_speech_encoder(
     return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
 
 
-def weight_files(folder: str | Path) -> list[Path]:
-    """The files of a model folder that its features depend on, by name."""
-    folder = Path(folder)
-    documents = [folder / name for name in ("config.json", "preprocessor_config.json") if (folder / name).exists()]
-    return sorted([*documents, *TensorFolder(folder).paths()])
-
-
 def source_sha256(folder: str | Path) -> str:
     """SHA-256 of the file that `convert_speech` made the folder from; "" for a folder of other origin.
 

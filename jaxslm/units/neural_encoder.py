@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.pauses import cuts_at_quiet
-from jaxslm.hf.speech import load_speech_encoder
+from jaxslm.hf.speech import load_speech_encoder, source_sha256
 from jaxslm.hf.tensors import TensorFolder
 from jaxslm.models.speech_encoder import SpeechEncoder
 from jaxslm.models.whisper_encoder import WhisperEncoder
@@ -105,6 +105,11 @@ class NeuralEncoder:
             with path.open("rb") as file:
                 parts.append(hashlib.file_digest(file, "sha256").hexdigest())
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def source_sha256(self) -> str:
+        """Of the checkpoint the folder was converted from; "" where that is not known."""
+        return source_sha256(self.folder)
 
     @property
     def identity(self) -> dict:

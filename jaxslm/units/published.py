@@ -160,8 +160,8 @@ def open_inventory(encoder: Encoder, quantizer_path: str | Path, *, published: s
 
     Args:
       quantizer_path: for `read_quantizer`.
-      published: name in PUBLISHED. What the files say must agree with it, and the original quantizer file with its
-        SHA-256 where that is known.
+      published: name in PUBLISHED. What the files say must agree with it, and the SHA-256 of the original files where
+        it is known: of a quantizer that is not converted to another form, of an encoder that `convert_speech` did.
     Raises:
       ValueError: files that do not fit together, or are not those of the published inventory.
     """
@@ -188,6 +188,11 @@ def _check(name: str, known: Published, size: int, linear: bool, path: Path, enc
         raise ValueError(
             f"{name} is of layer {known.layer} of a {known.model_type} model ({known.encoder_weights.url}), but "
             f"units.encoder and units.layer give layer {encoder.layer} of {kind or encoder.name}; correct them"
+        )
+    if encoder.source_sha256 not in ("", known.encoder_weights.sha256) and known.encoder_weights.sha256:
+        raise ValueError(
+            f"{name} is of the encoder {known.encoder_weights.url} with SHA-256 {known.encoder_weights.sha256}, but "
+            f"units.encoder was converted from a file of SHA-256 {encoder.source_sha256}; take that encoder"
         )
     if (size, linear) != (known.size, known.linear):
         form = {True: "a linear quantizer", False: "centroids"}

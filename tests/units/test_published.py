@@ -15,6 +15,7 @@ class Encoder:
     frame_rate: float = 50.0
     name: str = "hubert-abc"
     dim: int = 24
+    source_sha256: str = ""
 
     @property
     def identity(self):
@@ -89,6 +90,16 @@ def test_an_encoder_of_another_kind_or_layer_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"is of layer 6 of a hubert model .* give {found}; correct them"):
             open_inventory(encoder, file, published="hubert-base-ls960-l6-k50")
+
+
+def test_an_encoder_converted_from_another_file_is_refused(tmp_path):
+    name, file = "hubert-base-ls960-l6-k50", centroids(tmp_path / "km.npy", 50)
+    right = PUBLISHED[name].encoder_weights.sha256
+    assert open_inventory(Encoder(source_sha256=right), file, published=name).size == 50
+    with pytest.raises(
+        ValueError, match=f"with SHA-256 {right}, but units.encoder was converted .* SHA-256 {'0' * 64}"
+    ):
+        open_inventory(Encoder(source_sha256="0" * 64), file, published=name)
 
 
 def test_the_original_file_must_have_its_sha256(tmp_path, monkeypatch):
