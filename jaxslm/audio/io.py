@@ -14,6 +14,7 @@ import soxr
 from jaxslm.audio import SAMPLE_RATE
 
 MIN_SECONDS = 0.1  # shorter clips are refused
+LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000  # Hz; of other rates clips are refused
 
 _SILENCE = 1e-4  # peak of what counts as silence: about 3 steps of 16-bit audio
 _FULL_SCALE = 0.999  # at or above this a sample counts as clipped
@@ -57,7 +58,8 @@ def read_audio(
       min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
         it is decoded.
     Raises:
-      AudioError: unreadable, cut off, empty, silent, not finite, too short or too long (AudioTooLong).
+      AudioError: unreadable, of a sample rate below 4 kHz or above 192 kHz, cut off, empty, silent, not finite, too
+        short or too long (AudioTooLong).
     """
     if isinstance(source, tuple):
         samples_NxC, rate = _from_array(*source, where)
@@ -121,6 +123,7 @@ def _from_file(
     try:
         with soundfile.SoundFile(source) as file:
             rate, expected = file.samplerate, file.frames
+            _check_rate(rate, where)
             if expected > 0:
                 _check_length(expected, rate, min_seconds, max_seconds, where)
             # The count in a header may be wrong, so never decode more than the limit and one second.
@@ -142,15 +145,22 @@ def _from_file(
 
 def _from_array(samples: np.ndarray, rate: int, where: str) -> tuple[np.ndarray, int]:
     samples = np.asarray(samples)
-    if samples.ndim not in (1, 2) or not rate > 0:
-        raise AudioError(
-            f"{where}: samples of shape {samples.shape} at {rate} Hz; give [samples] or [samples, channels] and a rate"
-        )
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"{where}: samples of shape {samples.shape}; give [samples] or [samples, channels]")
+    _check_rate(rate, where)
     if samples.dtype in (np.int16, np.int32):
         samples = samples / -float(np.iinfo(samples.dtype).min)
     elif not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(f"{where}: samples of type {samples.dtype} have no known full scale; give int16 or float32")
     return samples.reshape(len(samples), -1).astype(np.float32), int(rate)
+
+
+def _check_rate(rate: float, where: str) -> None:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{where}: a sample rate of {rate} Hz, where {LOWEST_RATE} to {HIGHEST_RATE} Hz can be read; correct the "
+            "rate if it is wrong, or resample with `ffmpeg -i INPUT -ar 16000 output.flac`"
+        )
 
 
 def _check_length(count: int, rate: int, min_seconds: float, max_seconds: float, where: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from jaxslm.audio.io import decode_flac
-from jaxslm.data.reading import Result, no_word_times
+import numpy as np
+
+from jaxslm.audio.io import Clip, decode_flac
+from jaxslm.data.reading import Reading, Result, cut, no_cut, no_word_times
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
 from jaxslm.units.alignment import AlignmentError, check_words
@@ -16,19 +18,22 @@ BATCH_SECONDS = 600.0  # of audio aligned at a time
 BATCH_RECORDS = 1024  # held back at most, text included, so that the order stays
 
 
-def align_in_batches(results: Iterable[Result], aligner: CtcAligner, name: str) -> Iterator[Result]:
-    """The results of the reading in their order, with word times where speech has a text and none were given.
+def align_in_batches(
+    read: Iterable[list[Result]], aligner: CtcAligner, name: str, reading: Reading
+) -> Iterator[list[Result]]:
+    """What the reading made of each raw utterance, in its order, with word times where speech has a text and none were
+    given. What is longer than `reading.max_seconds` is cut between the words.
 
     name: what `Utterance.words_from` calls the aligner.
     """
     held, seconds = [], 0.0
-    for result in results:
-        held.append(result)
-        seconds += result[1].duration if _wants_times(result[1], result[2]) else 0.0
+    for results in read:
+        held.append(results)
+        seconds += sum(utterance.duration for _, utterance, entries in results if _wants_times(utterance, entries))
         if seconds >= BATCH_SECONDS or len(held) >= BATCH_RECORDS:
-            yield from _aligned(held, aligner, name)
+            yield from _aligned(held, aligner, name, reading)
             held, seconds = [], 0.0
-    yield from _aligned(held, aligner, name)
+    yield from _aligned(held, aligner, name, reading)
 
 
 def _wants_times(utterance: Utterance | None, entries: list[dict]) -> bool:
@@ -40,21 +45,33 @@ def _wants_times(utterance: Utterance | None, entries: list[dict]) -> bool:
     )
 
 
-def _aligned(held: list, aligner: CtcAligner, name: str) -> Iterator[Result]:
-    wanting = [utterance for _, utterance, entries in held if _wants_times(utterance, entries)]
+def _aligned(held: list[list[Result]], aligner: CtcAligner, name: str, reading: Reading) -> Iterator[list[Result]]:
+    wanting = [utterance for results in held for _, utterance, entries in results if _wants_times(utterance, entries)]
     clips = [decode_flac(utterance.audio) for utterance in wanting]
     texts, languages = [u.text for u in wanting], [u.language or "en" for u in wanting]
-    found = iter(aligner.align_batch(clips, texts, languages))
-    for raw, utterance, entries in held:
-        if not _wants_times(utterance, entries):
-            yield raw, utterance, entries
-            continue
-        report, words = Report(entries, log=False), next(found)
-        try:
-            if isinstance(words, AlignmentError):
-                raise words
-            words = check_words(words, utterance.text, utterance.duration, raw.where)
-            utterance = replace(utterance, words=words, words_from=name)
-        except ValueError as error:
+    found = zip(clips, aligner.align_batch(clips, texts, languages), strict=True)
+    for results in held:
+        aligned = []
+        for result in results:
+            aligned += _with_words(result, *next(found), name, reading) if _wants_times(*result[1:]) else [result]
+        yield aligned
+
+
+def _with_words(result: Result, samples_N: np.ndarray, words, name: str, reading: Reading) -> list[Result]:
+    raw, utterance, entries = result
+    report, too_long = Report(entries, log=False), utterance.duration > reading.max_seconds
+    try:
+        if isinstance(words, AlignmentError):
+            raise words
+        if too_long:
+            return cut(raw, Clip(samples_N), words, name, reading, report)
+        words = check_words(words, utterance.text, utterance.duration, raw.where)
+        utterance = replace(utterance, words=words, words_from=name)
+    except ValueError as error:
+        if too_long:
+            cause = f"{utterance.duration:.1f} s is longer than the limit of {reading.max_seconds:g} s"
+            report.left_out(raw.where, *no_cut(cause, error, raw.where))
+            utterance = None
+        else:
             no_word_times(report, raw.where, error)
-        yield raw, utterance, report.entries
+    return [(raw, utterance, report.entries)]

@@ -22,7 +22,17 @@ from jaxslm.data.progress import HoursBar
 from jaxslm.data.reading import Reading, Result, read_utterances
 from jaxslm.data.records import MANIFEST, manifest_of, to_bytes
 from jaxslm.data.report import Coverage, Report
-from jaxslm.data.shards import SUFFIX, ShardWriter, Tally, beside, facts_of, is_whole, whole, write_json
+from jaxslm.data.shards import (
+    SUFFIX,
+    ShardWriter,
+    Tally,
+    beside,
+    disk_errors,
+    facts_of,
+    holds,
+    whole,
+    write_json,
+)
 from jaxslm.data.sharing import Behind, Part, scratch, sweep, wait
 from jaxslm.data.sources import RawUtterance, count_utterances, read_source
 from jaxslm.units.alignment import CLIP_BY_CLIP, load_aligner
@@ -98,6 +108,7 @@ def make_audio_shards(
     *,
     part: Part,
     check: bool,
+    careful: bool,
     progress: bool,
     workers: int,
 ) -> bool:
@@ -107,22 +118,21 @@ def make_audio_shards(
       config: `sources`, `alignment` and `max_seconds`, see `prepare`.
       given: the inventory of precomputed units that come with the sources, or None.
       check: read the shards that are there and compare their SHA-256.
+      careful: see `read_utterances`.
     Returns:
-      False if everything was there.
+      False if everything was there. All processes return the same, and only when the shards of all are sound.
     Raises:
       ValueError: a source of which nothing can be used. Finished shards of which all could be used are kept.
       OSError: a full disk; finished shards are kept.
     """
-    if _complete(folder, part, check):
+    if part.all_say("complete", _complete(folder, part, check)):
         return False
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with scratch(folder, part) as partial:
-            while True:
+            again = True
+            while again:
                 walk = Walk(_specs(config, given), log=part.index == 0)
-                if not _pass(folder, partial, walk, config, given, part, check, progress, workers):
-                    break
-                check = False
+                again = _pass(folder, partial, walk, config, given, part, careful, progress, workers)
     except ValueError:
         if not any(folder.glob(f"records-*{SUFFIX}")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -143,18 +153,30 @@ def _path(folder: Path, shard: int) -> Path:
 
 
 def _complete(folder: Path, part: Part, check: bool) -> bool:
+    """Whether the folder is complete as far as this part goes. Damaged shards are named, and the files beside them go,
+    so that nobody takes them for whole.
+    """
     try:
-        shards = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
-    except FileNotFoundError:
-        return False
-    damaged = [
-        shard["file"]
-        for number, shard in enumerate(shards)
-        if not is_whole(folder, shard, check=check and part.has(number))
-    ]
-    for name in damaged:
-        logger.warning("%s is damaged or gone: it is made again", folder / name)
-    return not damaged
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
+    except (FileNotFoundError, ValueError):
+        listed = None
+    facts = {entry["file"].removesuffix(SUFFIX): entry for entry in listed or ()}
+    complete = listed is not None
+    for name in sorted({path.stem for path in folder.glob("records-*.json")} | set(facts)):
+        if not part.has(_number(name)):
+            continue
+        shard = folder / f"{name}{SUFFIX}"
+        said = whole(shard, check=check)
+        if said is None:
+            logger.warning("%s is damaged or gone: it is made again", shard)
+            beside(shard).unlink(missing_ok=True)
+        if said is None or (name in facts and facts_of(said) != facts[name]):
+            complete = False
+    return complete
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("records-"))
 
 
 def _specs(config: Mapping, given: UnitInventory | None) -> dict[str, Mapping]:
@@ -162,20 +184,16 @@ def _specs(config: Mapping, given: UnitInventory | None) -> dict[str, Mapping]:
     return {name: rate | spec for name, spec in config["sources"].items()}
 
 
-def _pass(folder, partial, walk, config, given, part, check, progress, workers) -> bool:
+def _pass(folder, partial, walk, config, given, part, careful, progress, workers) -> bool:
     """Walks the sources once and makes the shards of this part that are not whole; True if it must be done again."""
-    there = sorted(int(path.stem.removeprefix("records-")) for path in folder.glob("records-*.json"))
     kept = {}
-    for shard in filter(part.has, there):
-        said = whole(_path(folder, shard), check=check)
-        if said and said["file"]:  # one that holds nothing is read again: what was wrong there may be mended
+    for shard in filter(part.has, sorted(_number(path.stem) for path in folder.glob("records-*.json"))):
+        said = whole(_path(folder, shard))
+        if said and said["file"]:
             kept[shard] = said
-        elif said:
+        else:  # one that holds nothing is read again: what was wrong there may be mended
             beside(_path(folder, shard)).unlink()
-        else:
-            beside(_path(folder, shard)).unlink()
-            logger.warning("%s is damaged or gone: it is made again", _path(folder, shard))
-    places, logged = collections.deque(), Report()
+    places, logged, reading = collections.deque(), Report(), _reading(config, given)
 
     def wanted() -> Iterator[RawUtterance]:
         for shard, source, raw in walk:
@@ -183,12 +201,10 @@ def _pass(folder, partial, walk, config, given, part, check, progress, workers) 
                 places.append((shard, source))
                 yield raw
 
-    def results() -> Iterator[tuple[int, str, Result]]:
-        for pieces in read_utterances(wanted(), _reading(config, given), workers):
-            shard, source = places.popleft()
+    def results() -> Iterator[tuple[int, str, list[Result]]]:
+        for pieces in read_utterances(wanted(), reading, workers, careful=careful):
             bar.add(1, sum(utterance.duration for _, utterance, _ in pieces if utterance))
-            for piece in pieces:
-                yield shard, source, piece
+            yield *places.popleft(), pieces
 
     aligner = load_aligner(config["alignment"]) if config["alignment"] else None  # says now if it cannot be had
     aligner = None if config["alignment"] in CLIP_BY_CLIP else aligner
@@ -198,15 +214,17 @@ def _pass(folder, partial, walk, config, given, part, check, progress, workers) 
             _count(config["sources"], bar, part)
         for shard, group in itertools.groupby(results(), key=lambda result: result[0]):
             making = _Shard(partial / _path(folder, shard).name, config["sources"])
-            sources, pieces = collections.deque(), (result[1:] for result in group)
-            pieces = (sources.append(source) or piece for source, piece in pieces)
+            sources = collections.deque()
+            read = (sources.append(source) or pieces for _, source, pieces in group)
             if aligner:  # batches end with the shard, so that they are the same whoever makes it
-                pieces = align_in_batches(pieces, aligner, config["alignment"].split(":")[0])
-            for piece in pieces:
-                logged.extend(piece[2])
-                record = making.add(sources.popleft(), piece)
-                if record is not None:
-                    behind(making.writer.write, record)
+                read = align_in_batches(read, aligner, config["alignment"].split(":")[0], reading)
+            for pieces in read:
+                source = sources.popleft()
+                for piece in pieces:
+                    logged.extend(piece[2])
+                    record = making.add(source, piece)
+                    if record is not None:
+                        behind(making.writer.write, record)
             behind(making.writer.close_into, folder, making.said(walk.counts[shard], walk.digest(shard)))
     stale = [shard for shard, said in kept.items() if shard >= len(walk.counts) or said["digest"] != walk.digest(shard)]
     for shard in stale:
@@ -228,9 +246,10 @@ def _count(sources: Mapping[str, Mapping], bar: HoursBar, part: Part) -> None:
 
 
 def _reading(config: Mapping, given: UnitInventory | None) -> Reading:
-    aligner = config["alignment"] if config["alignment"] in CLIP_BY_CLIP else ""
+    aligner = config["alignment"]
+    aligner = dict(aligner=aligner) if aligner in CLIP_BY_CLIP else dict(aligned_later=bool(aligner))
     units = dict(units_sha256=given.sha256, units_size=given.size, frame_rate=given.frame_rate) if given else {}
-    return Reading(max_seconds=config["max_seconds"], aligner=aligner, **units)
+    return Reading(max_seconds=config["max_seconds"], **aligner, **units)
 
 
 def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:
@@ -267,13 +286,14 @@ def _conclude(folder: Path, paths: list[Path], walk: Walk, config: Mapping, give
         report.coverage(name, coverage[name])
     manifest = manifest_of(tally, [facts_of(s) for s in shards if s["file"]], [given] if given else [], config)
     if part.index:
-        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder, part)
+        wait([MANIFEST], lambda name: holds(folder / name, manifest), str, folder, part)
         return
     sweep(folder)
     with scratch(folder, part) as partial:
-        report.save(partial / REPORT)
-        (partial / REPORT).replace(folder / REPORT)
-        if (folder / MANIFEST).is_file() and json.loads((folder / MANIFEST).read_text("utf-8")) != manifest:
+        with disk_errors(folder / REPORT):
+            report.save(partial / REPORT)
+            (partial / REPORT).replace(folder / REPORT)
+        if (folder / MANIFEST).is_file() and not holds(folder / MANIFEST, manifest):
             # First what was made of audio that is no more; unit shards whose audio is as it was are kept.
             for stale in (*folder.glob(f"units-*/{MANIFEST}"), *folder.glob("learned-*.json")):
                 stale.unlink()

@@ -21,7 +21,7 @@ from jaxslm.audio.io import decode_flac
 from jaxslm.data.audio_shards import REPORT, make_audio_shards
 from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
 from jaxslm.data.report import Report
-from jaxslm.data.shards import file_sha256, write_json
+from jaxslm.data.shards import disk_errors, file_sha256, write_json
 from jaxslm.data.sharing import Part, alone, scratch, telling, wait
 from jaxslm.data.unit_shards import make_unit_shards
 from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner
@@ -32,7 +32,7 @@ from jaxslm.units.published import find_published, open_inventory
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4  # raise it when the same config would give other records
+VERSION = 5  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=None, dtype="float32", crop=False, clusters=100, seed=0, max_fit_frames=200_000,
     kmeans_batch=0, inventory="", centroids="", frame_rate=0.0, sha256="",
@@ -60,6 +60,7 @@ def prepare(
     workers: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    run: str = "",
     check: bool = False,
 ) -> Prepared:
     """Prepares the data that a config names, goes on with it, or finds it prepared.
@@ -75,29 +76,35 @@ def prepare(
       cache: holds one folder for the audio of each set of sources, with the units of each inventory inside.
       workers: processes that decode and align (None: one a core).
       process_index, process_count: of processes that share the work, and must all see `cache`.
+      run: a name that these processes have in common, and no other run has, neither before nor beside theirs; so that
+        one that fails ends the others, and the next run of all of them is not disturbed by it.
       check: compares the SHA-256 of all shards of a complete preparation too; damaged ones are made again.
     Raises:
       ValueError: a source of which nothing can be used, or a config that does not fit.
       OSError: a full disk. Finished shards are kept.
+      RuntimeError: another of the processes failed; the message says which, and why.
     """
-    config, part = _settings(data_config), Part(process_index, process_count)
-    given = given_inventory(config["units"])
-    precomputed = given if given and given.precomputed else None
-    folder = _folder(config, cache, precomputed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(folder, part), telling(folder, part) as part:
-        how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
-        learned = folder / f"learned-{_learning(config['units'])}.json"
-        units = None if precomputed or not config["units"] else _units_folder(folder, learned, given)
-        check = check or (units is not None and not (units / MANIFEST).is_file())  # what is read on must be sound
-        audio = {name: value for name, value in config.items() if name != "units"}
-        made = make_audio_shards(folder, audio, precomputed, check=check, **how)
-        inventory = given
-        if config["units"] and not precomputed:
-            inventory = given or _learned(folder, learned, config["units"], part)
-            units = folder / units_name(inventory.sha256)
-            _keep(folder, units, inventory, part)
-            made = make_unit_shards(folder, units, inventory, check=check, **how) or made
+    cache = Path(cache)
+    with telling(cache, process_index, process_count, run) as part:
+        config = _settings(data_config)
+        given = given_inventory(config["units"])
+        precomputed = given if given and given.precomputed else None
+        folder = _folder(config, cache, precomputed)
+        with disk_errors(folder):
+            cache.mkdir(parents=True, exist_ok=True)
+        with alone(folder, part) as killed:
+            how = dict(part=part, progress=progress, workers=workers or os.cpu_count() or 1)
+            learned = folder / f"learned-{_learning(config['units'])}.json"
+            units = None if precomputed or not config["units"] else _units_folder(folder, learned, given)
+            check = check or (units is not None and not (units / MANIFEST).is_file())  # what is read on must be sound
+            audio = {name: value for name, value in config.items() if name != "units"}
+            made = make_audio_shards(folder, audio, precomputed, check=check, careful=killed, **how)
+            inventory = given
+            if config["units"] and not precomputed:
+                inventory = given or _learned(folder, learned, config["units"], part)
+                units = folder / units_name(inventory.sha256)
+                _keep(folder, units, inventory, part)
+                made = make_unit_shards(folder, units, inventory, check=check, **how) or made
     report = Report.load(folder / REPORT)
     if not made:
         logger.info("%s is prepared already (remove it to read the sources again)", folder)
@@ -166,8 +173,8 @@ def _keep(folder: Path, units: Path, inventory: UnitInventory, part: Part) -> No
                 return
         except ValueError:  # somebody took it apart
             shutil.rmtree(units / _INVENTORY)
-    units.mkdir(exist_ok=True)
-    with scratch(folder, part) as partial:
+    with scratch(folder, part) as partial, disk_errors(units / _INVENTORY):
+        units.mkdir(exist_ok=True)
         inventory.save(partial / _INVENTORY)
         (partial / _INVENTORY).rename(units / _INVENTORY)
 

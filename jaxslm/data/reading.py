@@ -6,8 +6,10 @@ Runs in worker processes, which do without JAX.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
+import logging
 import multiprocessing
 import signal
 import time
@@ -17,13 +19,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxslm.audio.io import AudioError, AudioTooLong, encode_flac, read_audio
+import numpy as np
+
+from jaxslm.audio.io import AudioError, AudioTooLong, Clip, encode_flac, read_audio
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
 from jaxslm.data.sources import RawUtterance, has_words
 from jaxslm.data.splitting import read_long, split
 from jaxslm.units import alignment
 from jaxslm.units.units import UnitSequence
+
+logger = logging.getLogger(__name__)
 
 POOL_AFTER = 5.0  # seconds of work: less is done before worker processes have started
 PENDING = 8  # utterances in flight a worker, so that a source of arrays is not held in memory
@@ -35,23 +41,29 @@ Result = tuple[RawUtterance, Utterance | None, list[dict]]  # what was read, Non
 @dataclass(frozen=True)
 class Reading:
     """What the preparation asks of the reading: `aligner` is "" or one that works clip by clip, without JAX, where no
-    word times are given.
+    word times are given; `aligned_later` says that another gives them after the reading.
 
     units_sha256, units_size, frame_rate: the inventory of precomputed units; "" if units are computed from the audio.
     """
 
     max_seconds: float = 60.0
     aligner: str = ""
+    aligned_later: bool = False
     units_sha256: str = ""
     units_size: int = 0
     frame_rate: float = 0.0
 
 
-def read_utterances(raws: Iterable[RawUtterance], reading: Reading, workers: int) -> Iterator[list[Result]]:
-    """What `read_pieces` makes of each, in the order of `raws`, the same for any number of worker processes."""
+def read_utterances(
+    raws: Iterable[RawUtterance], reading: Reading, workers: int, *, careful: bool = False
+) -> Iterator[list[Result]]:
+    """What `read_pieces` makes of each, in the order of `raws`, the same for any number of worker processes.
+
+    One on which a worker process dies is left out. careful: nothing is read in this process, which would die too.
+    """
     raws, spent = iter(raws), 0.0
     for raw in raws:
-        if workers > 1 and spent > POOL_AFTER:
+        if careful or (workers > 1 and spent > POOL_AFTER):
             yield from _read_by_processes(itertools.chain([raw], raws), reading, workers)
             return
         start = time.perf_counter()
@@ -60,28 +72,76 @@ def read_utterances(raws: Iterable[RawUtterance], reading: Reading, workers: int
         yield results
 
 
-def _read_by_processes(raws: Iterable[RawUtterance], reading: Reading, workers: int) -> Iterator[list[Result]]:
-    pending = collections.deque()
+def _read_by_processes(raws: Iterator[RawUtterance], reading: Reading, workers: int) -> Iterator[list[Result]]:
+    pending, died = collections.deque(), True
+    while died:
+        died = False
+        with _processes(workers) as pool:
+            try:
+                for raw in raws:
+                    pending.append((raw, None))
+                    pending[-1] = raw, pool.submit(read_pieces, raw, reading)
+                    if len(pending) >= PENDING * workers:
+                        yield pending[0][1].result()
+                        pending.popleft()
+                while pending:
+                    yield pending[0][1].result()
+                    pending.popleft()
+            except BrokenProcessPool:
+                died = True
+        if died:
+            logger.warning("a process that reads was killed: %d utterances are read one by one", len(pending))
+            yield from _read_one_by_one([raw for raw, _ in pending], reading)
+            pending.clear()
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
-    with ProcessPoolExecutor(
-        workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
-        try:
-            for raw in raws:
-                pending.append((raw, pool.submit(read_pieces, raw, reading)))
-                if len(pending) >= PENDING * workers:
-                    raw, results = pending.popleft()
-                    yield results.result()
-            while pending:
-                raw, results = pending.popleft()
-                yield results.result()
-        except BrokenProcessPool as error:
-            cure = "prepare with workers=1 to see which (a script that prepares needs `if __name__ == '__main__'`)"
-            raise RuntimeError(f"a process died while reading {raw.where} or one soon after; {cure}") from error
+    return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+
+
+def _read_one_by_one(raws: list[RawUtterance], reading: Reading) -> Iterator[list[Result]]:
+    """By one process at a time, so that an utterance which kills it, a fresh one too, is known."""
+    with contextlib.ExitStack() as pools:
+        pool = None
+        for raw in raws:
+            for fresh in (pool is None, True):
+                if fresh:
+                    pools.close()
+                    pool = pools.enter_context(_processes(1))
+                    _check_start(pool)
+                try:
+                    yield pool.submit(read_pieces, raw, reading).result()
+                    break
+                except BrokenProcessPool:
+                    pool = None
+                    if fresh:
+                        yield [_killer(raw)]
+                        break
+
+
+def _check_start(pool: ProcessPoolExecutor) -> None:
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool as error:
+        cure = (
+            "a script that prepares needs `if __name__ == '__main__':` around what it runs; or prepare with workers=1"
+        )
+        raise RuntimeError(f"processes that read die before they have read anything; {cure}") from error
+
+
+def _killer(raw: RawUtterance) -> Result:
+    report = Report(log=False)
+    cure = "convert its audio with `ffmpeg -i INPUT output.flac`, cut it or remove it; or give the program more memory"
+    report.left_out(raw.where, "the process that reads it is killed (a broken file, or too little memory)", cure)
+    return raw, None, report.entries
 
 
 def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
-    """The utterance, or the pieces of one that is too long; where that cannot be cut it is left out by name."""
+    """The utterance, or the pieces of one that is too long; where that cannot be cut it is left out by name.
+
+    With `reading.aligned_later` one that is too long, and has a text without word times, comes as a whole.
+    """
     try:
         return [(raw, *read_utterance(raw, reading))]
     except AudioTooLong as error:
@@ -93,20 +153,45 @@ def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
         clip = read_long(raw, reading.max_seconds)
         if has_words(text):
             words, words_from = _given_words(raw, text)
+            if words is None and reading.aligned_later:
+                for note in clip.notes:
+                    report.note(raw.where, note)
+                return [(raw, _utterance(raw, text, clip.samples, clip.duration), report.entries)]
+            if words is None and reading.aligner:
+                words, words_from = _aligner(reading.aligner, raw.language).align(clip.samples, text), reading.aligner
             if words is None:
-                cure = "align it (words, or a file with word times), cut it at pauses, or raise max_seconds"
+                cure = "align it (data.alignment, or a file with word times), cut it at pauses, or raise max_seconds"
                 raise AudioError(f"{cause}, and no word times say where its text may be cut; {cure}")
-            words = alignment.check_words(words, text, clip.duration, raw.where)
-        pieces = split(raw, clip, words, reading.max_seconds)
+        return cut(raw, clip, words, words_from, reading, report)
     except AudioError as error:
         report.left_out(raw.where, *_cause_and_cure(error, raw.where))
-        return [(raw, None, report.entries)]
     except (ValueError, OSError) as error:
-        why, cure = _cause_and_cure(error, raw.where)
-        report.left_out(
-            raw.where, f"{cause}, and cannot be cut between words: {why}", cure or "cut it, or raise max_seconds"
-        )
-        return [(raw, None, report.entries)]
+        report.left_out(raw.where, *no_cut(cause, error, raw.where))
+    return [(raw, None, report.entries)]
+
+
+def no_cut(cause: str, error: Exception, where: str) -> tuple[str, str]:
+    """Cause and cure of audio that is left out since it is too long (`cause`) and cannot be cut."""
+    why, cure = _cause_and_cure(error, where)
+    return f"{cause}, and cannot be cut between words: {why}", cure or "cut it, or raise max_seconds"
+
+
+def cut(
+    raw: RawUtterance,
+    clip: Clip,
+    words: tuple[alignment.Word, ...],
+    words_from: str,
+    reading: Reading,
+    report: Report,
+) -> list[Result]:
+    """The pieces of audio that is too long, read; what `report` says of the whole goes with the first.
+
+    Raises:
+      ValueError: word times that are bad, or leave no place to cut.
+    """
+    if words:
+        words = alignment.check_words(words, " ".join(raw.text.split()), clip.duration, raw.where)
+    pieces = split(raw, clip, words, reading.max_seconds)
     for note in (*clip.notes, f"{clip.duration:.1f} s cut into {len(pieces)} pieces"):
         report.note(raw.where, note)
     results = []
@@ -146,20 +231,24 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
     if samples is None and units is None and not text:
         report.left_out(raw.where, "neither speech nor words are left of it", "see what was reported of it before")
         return None, report.entries
-    utterance = Utterance(
-        id=raw.id,
-        text=text,
-        audio=None if samples is None else encode_flac(samples),
-        duration=duration if samples is not None or units is None else units.seconds,
-        units={} if units is None else {reading.units_sha256: units},
-        speaker=raw.speaker,
-        language=raw.language,
-        split=raw.split,
-    )
+    utterance = _utterance(raw, text, samples, duration if samples is not None or units is None else units.seconds)
+    utterance = replace(utterance, units={} if units is None else {reading.units_sha256: units})
     if text and utterance.duration:
         words, words_from = _word_times(raw, utterance, samples, reading, report)
         utterance = replace(utterance, words=words, words_from=words_from)
     return utterance, report.entries
+
+
+def _utterance(raw: RawUtterance, text: str, samples: np.ndarray | None, duration: float) -> Utterance:
+    return Utterance(
+        id=raw.id,
+        text=text,
+        audio=None if samples is None else encode_flac(samples),
+        duration=duration,
+        speaker=raw.speaker,
+        language=raw.language,
+        split=raw.split,
+    )
 
 
 def _given_units(raw: RawUtterance, reading: Reading, report: Report) -> UnitSequence | None:

@@ -101,6 +101,14 @@ def write_json(path: Path, content: Mapping, scratch: Path) -> None:
         os.replace(new, path)
 
 
+def holds(path: Path, content: Mapping) -> bool:
+    """Whether a file of `write_json` is there and says this."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(content))
+    except (OSError, ValueError):
+        return False
+
+
 def _to_disk(path: Path) -> None:
     """What has its final name must be whole even if the power fails."""
     with path.open("rb") as file:

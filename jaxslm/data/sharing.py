@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import logging
+import os
 import shutil
 import time
 import uuid
@@ -17,86 +17,124 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from jaxslm.data.shards import disk_errors
+from jaxslm.locking import held
+
 logger = logging.getLogger(__name__)
 
-SCRATCH, FAILED = "partial-", ".failed-"
+SCRATCH, RUN = "partial-", ".run-"
+_FAILED = "failed"
+_FORGET = 86_400.0  # seconds after which nobody of a run can still want to read what its processes told each other
+_POLL = 0.2
 _SAY_AFTER, _SAY_EVERY = 5.0, 60.0  # seconds
 _WAITING = 64  # calls that `Behind` holds at most
 
 Item = TypeVar("Item")
 
 
+class OtherFailed(RuntimeError):
+    """Another process of this run has failed."""
+
+
 class Part(NamedTuple):
-    """Process `index` of `count`. notes: where they say that they failed; old: what earlier runs said there."""
+    """Process `index` of `count`. notes: the folder in which the processes of this run tell each other things."""
 
     index: int = 0
     count: int = 1
     notes: Path | None = None
-    old: frozenset[tuple[Path, int]] = frozenset()
 
     def has(self, shard: int) -> bool:
         return shard % self.count == self.index
 
     def check(self) -> None:
-        """Raises RuntimeError if another process of this run has failed."""
-        for note, _ in sorted(_failures(self.notes) - self.old if self.notes else ()):
-            raise RuntimeError(f"process {note.suffix.removeprefix(FAILED)} failed: {note.read_text(encoding='utf-8')}")
+        """Raises OtherFailed if another process of this run has failed, whenever that was."""
+        for note in sorted(self.notes.glob(f"{_FAILED}-*")) if self.notes else ():
+            raise OtherFailed(f"process {note.name.partition('-')[2]} failed: {note.read_text(encoding='utf-8')}")
 
+    def tell(self, what: str, text: str) -> None:
+        """Writes the note `what` of this process, whole or not at all."""
+        note = self.notes / f"{what}-{self.index}"
+        new = note.with_name(f".{note.name}")
+        with disk_errors(note):
+            new.write_text(text, encoding="utf-8")
+            os.replace(new, note)
 
-def _failures(notes: Path) -> frozenset[tuple[Path, int]]:
-    found = set()
-    for note in notes.parent.glob(f"{notes.name}{FAILED}*"):
-        with contextlib.suppress(FileNotFoundError):  # taken back at this moment
-            found.add((note, note.stat().st_mtime_ns))
-    return frozenset(found)
+    def all_say(self, what: str, yes: bool) -> bool:
+        """Whether all processes say yes; waits until they have said. `what` is asked once a run."""
+        if self.notes is None:
+            return yes
+        self.tell(what, str(yes))
+        notes = [self.notes / f"{what}-{index}" for index in range(self.count)]
+        wait(notes, Path.is_file, lambda note: note.name, self.notes, self)
+        return all(note.read_text(encoding="utf-8") == str(True) for note in notes)
 
 
 @contextlib.contextmanager
-def telling(notes: Path, part: Part) -> Iterator[Part]:
-    """Tells the other processes if this one fails, by a file NOTES.failed-INDEX, so that they wait no longer.
+def telling(cache: Path, index: int, count: int, run: str) -> Iterator[Part]:
+    """The part of a process that tells the others of its run if it fails, so that they wait no longer.
 
-    Yields the part with what it needs to be told.
+    Notes lie in a folder that is named by the run: those of another run are not seen, and a process that comes late
+    finds what was written before it began. Folders of former runs are removed after a day.
     """
-    if part.count == 1:
-        yield part
+    if count == 1:
+        yield Part()
         return
-    old, note = _failures(notes), Path(f"{notes}{FAILED}{part.index}")
-    note.unlink(missing_ok=True)
+    if not run:
+        raise ValueError("several processes share the work, and `run` is empty: give all of them one new name")
+    for notes in cache.glob(f"{RUN}*"):
+        with contextlib.suppress(FileNotFoundError):  # removed by another process
+            if time.time() - notes.stat().st_mtime > _FORGET:
+                shutil.rmtree(notes, ignore_errors=True)
+    part = Part(index, count, cache / f"{RUN}{run}")
+    part.notes.mkdir(parents=True, exist_ok=True)
     try:
-        yield part._replace(notes=notes, old=old)
+        yield part
+    except OtherFailed:
+        raise
     except BaseException as error:
         with contextlib.suppress(OSError):
-            note.write_text(str(error).split("\n")[0] or type(error).__name__, encoding="utf-8")
+            part.tell(_FAILED, str(error).split("\n")[0] or type(error).__name__)
         raise
 
 
 @contextlib.contextmanager
-def alone(folder: Path, part: Part) -> Iterator[None]:
-    """Waits for other programs that make the same part of the folder, and sweeps up what one that was killed left."""
-    with open(f"{folder}.lock{f'-{part.index}' if part.index else ''}", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def alone(folder: Path, part: Part) -> Iterator[bool]:
+    """Waits for other programs that make the same part of the folder, and sweeps up what one that was killed left.
+
+    Yields whether there was such. Raises OtherFailed. Where nothing can be written nobody is waited for.
+    """
+    lock, said = Path(f"{folder}.lock{f'-{part.index}' if part.index else ''}"), False
+    with contextlib.suppress(OSError):  # of a read-only folder a complete preparation can be used
+        lock.touch()
+    while lock.exists():
+        with held(lock) as mine:
+            if mine:
+                with held(lock) as again:  # files cannot be locked here, so scratch may be of a living one
+                    unlocked = again
+                yield not unlocked and sweep(folder, f"{SCRATCH}{part.index}-*")
+                return
+        if not said:
             logger.warning("waiting for another process that prepares %s", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # files cannot be locked here, so somebody else's scratch cannot be told from a dead one's
-            yield
-            return
-        sweep(folder, f"{SCRATCH}{part.index}-*")
-        yield
+        said = True
+        part.check()
+        time.sleep(_POLL)
+    yield False
 
 
-def sweep(folder: Path, pattern: str = f"{SCRATCH}*") -> None:
-    """Removes scratch folders in `folder` and in those directly below it."""
-    for stale in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
-        shutil.rmtree(stale, ignore_errors=True)
+def sweep(folder: Path, pattern: str = f"{SCRATCH}*") -> bool:
+    """Removes scratch folders in `folder` and in those directly below it; True if there were any."""
+    stale = [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+    return bool(stale)
 
 
 @contextlib.contextmanager
 def scratch(folder: Path, part: Part) -> Iterator[Path]:
     """A folder inside `folder` for files that are not whole yet."""
     path = folder / f"{SCRATCH}{part.index}-{uuid.uuid4().hex[:8]}"
-    path.mkdir(parents=True)
+    with disk_errors(path):
+        path.mkdir(parents=True)
     try:
         yield path
     finally:
@@ -106,7 +144,7 @@ def scratch(folder: Path, part: Part) -> Iterator[Path]:
 def wait(
     items: Iterable[Item], ready: Callable[[Item], bool], name: Callable[[Item], str], folder: Path, part: Part
 ) -> None:
-    """Until all items are ready, saying which are waited for. Raises RuntimeError if another process fails."""
+    """Until all items are ready, saying which are waited for. Raises OtherFailed."""
     left, start, pause, said = list(items), time.monotonic(), 0.02, -_SAY_EVERY
     while left := [item for item in left if not ready(item)]:
         part.check()

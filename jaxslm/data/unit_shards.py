@@ -19,7 +19,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxslm.audio.io import decode_flac
 from jaxslm.data.progress import HoursBar
 from jaxslm.data.records import MANIFEST, SCHEMA, Shards, Utterance, describe, from_bytes, units_to_bytes
-from jaxslm.data.shards import ShardWriter, beside, facts_of, whole, write_json
+from jaxslm.data.shards import ShardWriter, beside, facts_of, holds, whole, write_json
 from jaxslm.data.sharing import Behind, Part, ahead, scratch, sweep, wait
 from jaxslm.units.inventory import UnitInventory
 
@@ -98,14 +98,14 @@ def make_unit_shards(
                 behind(_write, partial / paths[group.shard].name, records, folder, said)
                 units = {}
     wait(range(len(entries)), done, lambda shard: paths[shard].name, folder, part)
-    if part.index:
-        wait([MANIFEST], lambda name: (folder / name).is_file(), str, folder, part)
-        return True
     said = [whole(path) for path in paths]
     shards = [facts_of(s) | dict(audio_sha256=s["audio_sha256"]) for s in said]
+    manifest = dict(schema=SCHEMA, inventory=describe(inventory), hours=source["hours"], shards=shards)
+    if part.index:
+        wait([MANIFEST], lambda name: holds(folder / name, manifest), str, folder, part)
+        return True
     sweep(folder)
     with scratch(folder, part) as partial:
-        manifest = dict(schema=SCHEMA, inventory=describe(inventory), hours=source["hours"], shards=shards)
         write_json(folder / MANIFEST, manifest, partial)
     return True
 

@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -79,25 +79,29 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value
 
 
-def share_of(folder: Path) -> dict[str, int]:
-    """`process_index` and `process_count` for work that is shared through the files of a folder.
+def share_of(folder: Path) -> dict[str, int | str]:
+    """`process_index`, `process_count` and `run` (a name of its own) for work that is shared through a folder's files.
 
-    Processes that do not all see the same folder do all of the work, each in its own. Every process must ask.
+    Processes that do not all see the same folder, or cannot write there, do all of the work, each in its own. Every
+    process must ask.
     """
+    alone = dict(process_index=0, process_count=1)
     if jax.process_count() == 1:
-        return dict(process_index=0, process_count=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"shared-{agree(secrets.randbelow(2**31))}"
-    if jax.process_index() == 0:
-        mark.touch()
+        return alone
+    run = f"{agree(secrets.randbelow(2**31)):08x}"
+    mark = folder / f"shared-{run}"
+    with suppress(OSError):  # what is prepared in a read-only folder can be used
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            mark.touch()
     barrier("mark made")
     seen = multihost_utils.process_allgather(np.asarray(mark.exists()))
     if jax.process_index() == 0:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
     if not seen.all():
         log.warning("not all processes see %s of process 0: each does all of the work in its own", folder)
-        return dict(process_index=0, process_count=1)
-    return dict(process_index=jax.process_index(), process_count=jax.process_count())
+        return alone
+    return dict(process_index=jax.process_index(), process_count=jax.process_count(), run=run)
 
 
 def barrier(name: str) -> None:

@@ -82,7 +82,7 @@ def test_killed_anywhere_and_run_again(tmp_path):
 def test_two_processes_make_the_files_of_one(tmp_path):
     write_corpus(tmp_path / "tones", 14)
     asked = config(tmp_path / "tones")
-    parts = [child(asked, tmp_path / "two", process_index=i, process_count=2) for i in range(2)]
+    parts = [child(asked, tmp_path / "two", process_index=i, process_count=2, run="a") for i in range(2)]
     logs = [process.communicate()[1] for process in parts]
     assert [process.returncode for process in parts] == [0, 0], logs
     one = prepare(asked, tmp_path / "one", progress=False)
@@ -93,8 +93,8 @@ def test_two_processes_make_the_files_of_one(tmp_path):
 def test_a_process_that_fails_does_not_keep_the_others_waiting(tmp_path):
     write_corpus(tmp_path / "tones", 14)
     asked, cache = config(tmp_path / "tones", units=dict(clusters=100_000)), tmp_path / "cache"
-    for _ in range(2):  # what the first run said does not disturb the second
-        parts = [child(asked, cache, process_index=i, process_count=2) for i in range(2)]
+    for run in "ab":  # what the first said does not disturb the second
+        parts = [child(asked, cache, process_index=i, process_count=2, run=run) for i in range(2)]
         logs = [process.communicate(timeout=100)[1] for process in parts]
         assert [process.returncode for process in parts] == [1, 1], logs
         assert "frames of speech are too few" in logs[0]
