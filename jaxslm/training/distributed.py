@@ -96,8 +96,8 @@ def share_of(folder: Path) -> dict[str, int | str]:
             mark.touch()
     barrier("mark made")
     seen = multihost_utils.process_allgather(np.asarray(mark.exists()))
-    if jax.process_index() == 0:
-        mark.unlink(missing_ok=True)
+    if seen.any() and jax.process_index() == 0:
+        mark.unlink()
     if not seen.all():
         log.warning("not all processes see %s of process 0: each does all of the work in its own", folder)
         return alone

@@ -30,6 +30,7 @@ __all__ = [
 
 CLIP_BY_CLIP = ("pocketsphinx",)  # aligners that need no JAX, and so run in the processes that read
 _CTC = "ctc:"
+_LONGEST = 600.0  # seconds: PocketSphinx's time grows with the square of a clip's length, to half a minute at this one
 
 
 class Aligner(Protocol):
@@ -94,8 +95,13 @@ class PocketSphinxAligner:
         Words outside the dictionary are given a pronunciation by rule, and numbers are read out.
 
         Raises:
-          AlignmentError: text that cannot be read out, or that the audio does not fit.
+          AlignmentError: text that cannot be read out, or that the audio does not fit; audio of more than 10 minutes.
         """
+        if len(samples_N) > _LONGEST * SAMPLE_RATE:
+            raise AlignmentError(
+                f"{len(samples_N) / SAMPLE_RATE:.1f} s is longer than the {_LONGEST:g} s that PocketSphinx aligns at "
+                "once; give word times, cut the audio and its text, or set data.alignment=ctc:FOLDER"
+            )
         items = text.split()
         spoken = [spoken_words(item) for item in items]
         found = self._spoken(samples_N, [word for words in spoken for word in words], text)

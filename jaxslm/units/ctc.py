@@ -22,6 +22,7 @@ from jaxslm.units.words import AlignmentError
 _BATCH = 16
 _STAR_COST = 0.1  # nats a frame
 _BACKPOINTERS = 2**26  # bytes of them a call: one for each utterance, frame and token
+_MOST_BACKPOINTERS = 2**32  # bytes of them for one utterance: half an hour of speech with its text
 _MIN_FRAMES, _MIN_TOKENS = 64, 32  # shorter ones are padded up to these
 
 
@@ -50,7 +51,7 @@ def forced_align(
       tokens: label ids of each utterance, without blanks.
     Returns:
       An AlignmentError in the place of an utterance without tokens, of which the tokens need more frames than there
-      are, or whose log-probabilities allow no path.
+      are, that is too long to be aligned at once, or whose log-probabilities allow no path.
     Raises:
       ValueError: ids outside the labels, the blank among the tokens, or log-probabilities that are NaN.
     """
@@ -62,6 +63,13 @@ def forced_align(
         elif (needed := frames_needed(ids)) > len(log_probs_TxV):
             results[i] = AlignmentError(
                 f"the text needs {needed} frames, the audio has {len(log_probs_TxV)}; check that they belong together"
+            )
+        elif (
+            size := _bucket(len(log_probs_TxV), _MIN_FRAMES) * _bucket(len(ids) + 1, _MIN_TOKENS)
+        ) > _MOST_BACKPOINTERS:
+            results[i] = AlignmentError(
+                f"{len(log_probs_TxV)} frames with {len(ids)} letters would take {size / 2**30:.1f} GiB, more than the "
+                f"{_MOST_BACKPOINTERS >> 30} for one clip; give word times, or cut the audio and its text"
             )
     waiting = [i for i, result in enumerate(results) if result is None]
     waiting.sort(key=lambda i: (_bucket(len(log_probs[i]), _MIN_FRAMES), len(tokens[i])))

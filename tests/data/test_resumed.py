@@ -4,8 +4,6 @@ import logging
 import os
 import resource
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,38 +12,13 @@ import soundfile
 from jaxslm.data import audio_shards
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
+from tests.data.children import child, times
 from tests.data.tones import RATE, config, files, write_corpus, write_manifest
-
-CHILD = """
-import logging, os, signal, sys
-from jaxslm.data import audio_shards, prepare, shards, unit_shards
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-audio_shards.SHARD = 4
-
-def dies(module, name, call):
-    real, calls = getattr(module, name), []
-    def dying(*arguments, **options):
-        calls.append(name)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-    setattr(module, name, dying)
-
-"""
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(audio_shards, "SHARD", 4)
-
-
-def child(asked: dict, cache, code: str = "", **options) -> subprocess.Popen:
-    code = f"{CHILD}{code}\nprepare.prepare({asked!r}, {str(cache)!r}, progress=False, workers=1, **{options!r})"
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-
-
-def times(folder) -> dict:
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*.array_record")}
 
 
 def test_killed_anywhere_and_run_again(tmp_path):
@@ -79,38 +52,6 @@ def test_killed_anywhere_and_run_again(tmp_path):
         assert utterance.units[whole.inventory.sha256].seconds > 0.7
 
 
-def test_two_processes_make_the_files_of_one(tmp_path):
-    write_corpus(tmp_path / "tones", 14)
-    asked = config(tmp_path / "tones")
-    parts = [child(asked, tmp_path / "two", process_index=i, process_count=2, run="a") for i in range(2)]
-    logs = [process.communicate()[1] for process in parts]
-    assert [process.returncode for process in parts] == [0, 0], logs
-    one = prepare(asked, tmp_path / "one", progress=False)
-    assert len(times(one.folder)) == 4
-    assert files(tmp_path / "two" / one.folder.name) == files(one.folder)
-
-
-def test_a_process_that_fails_does_not_keep_the_others_waiting(tmp_path):
-    write_corpus(tmp_path / "tones", 14)
-    asked, cache = config(tmp_path / "tones", units=dict(clusters=100_000)), tmp_path / "cache"
-    for run in "ab":  # what the first said does not disturb the second
-        parts = [child(asked, cache, process_index=i, process_count=2, run=run) for i in range(2)]
-        logs = [process.communicate(timeout=100)[1] for process in parts]
-        assert [process.returncode for process in parts] == [1, 1], logs
-        assert "frames of speech are too few" in logs[0]
-        assert "process 0 failed" in logs[1] and "too few" in logs[1]
-
-
-def test_two_programs_prepare_once(tmp_path):
-    write_corpus(tmp_path / "tones", 8)
-    code = "import time\nmake = prepare.make_audio_shards\n"
-    code += "prepare.make_audio_shards = lambda *a, **k: (time.sleep(2), make(*a, **k))[1]"
-    both = [child(config(tmp_path / "tones"), tmp_path / "cache", code) for _ in range(2)]
-    logs = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], logs
-    assert sum("prepared already" in log for log in logs) == 1, logs
-
-
 def test_another_inventory_lies_beside_the_first_and_leaves_the_audio_alone(tmp_path, monkeypatch):
     write_corpus(tmp_path / "tones", 10)
     first = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
@@ -141,7 +82,8 @@ def test_damaged_shards_are_named_and_made_again(tmp_path, caplog, damage):
         damage(prepared.folder / f"{name}.array_record")
         caplog.clear()
         prepare(asked, tmp_path / "cache", progress=False, check=True)
-        assert [r.getMessage() for r in caplog.records if f"{name}.array_record is damaged" in r.getMessage()]
+        said = [record.getMessage() for record in caplog.records]
+        assert sum(f"{name}.array_record is damaged" in message for message in said) == 1, said
         assert files(prepared.folder) == before
 
 
