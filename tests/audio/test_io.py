@@ -34,7 +34,7 @@ def test_lossy_files_are_read():
         assert abs(np.abs(clip.samples).max() - 0.5) < 0.05
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 44_100, 48_000, 192_000])
 def test_other_rates_are_resampled_to_the_same_tone(rate):
     clip = read_audio(file_bytes(tone(rate=rate), rate), where="here")
     assert clip.notes == (f"resampled from {rate} Hz",)
@@ -88,6 +88,11 @@ BAD = {
     "short": ((tone(0.05), 16000), "0.050 s is shorter than the 0.1 s a clip needs; join it"),
     "long": ((tone(61.0), 16000), "61.0 s is longer than the limit of 60 s; cut it at pauses, or raise max_seconds"),
     "int64": ((np.ones(16000, np.int64), 16000), "type int64 have no known full scale; give int16 or float32"),
+    "low rate": ((tone(rate=3_999), 3_999), "a sample rate of 3999 Hz, where 4000 to 192000 Hz can be read; correct"),
+    "high rate": ((tone(rate=192_001), 192_001), "a sample rate of 192001 Hz"),
+    "no rate": ((tone(), float("nan")), "a sample rate of nan Hz"),
+    "low rate of a file": (file_bytes(tone(rate=3_999), 3_999), "a sample rate of 3999 Hz.* or resample with `ffmpeg"),
+    "high rate of a file": (file_bytes(tone(rate=192_001), 192_001), "a sample rate of 192001 Hz"),
     "shape": ((np.ones((2, 2, 2)), 16000), r"samples of shape \(2, 2, 2\)"),
 }
 

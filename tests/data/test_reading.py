@@ -1,5 +1,9 @@
+import multiprocessing
+import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from jaxslm.data.reading import Reading, read_pieces, read_utterance, read_utter
 from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
+from tests.data.killers import Deadly
 
 RATE = 16_000
 
@@ -137,6 +142,35 @@ def test_order_and_result_do_not_depend_on_workers(monkeypatch):
     shared = [result for results in read_utterances(iter(raws), Reading(), 2) for result in results]
     assert [result[1:] for result in shared] == [result[1:] for result in alone]
     assert sum(utterance is None for _, utterance, _ in shared) == 8
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_utterance_that_kills_its_reader_is_left_out_by_name_and_the_others_are_read(tmp_path, caplog):
+    raws = [raw(id=f"u{i}", where=f"m:{i}", audio=noise(0.2, i)) for i in range(40)]
+    harmless = [results for i, results in enumerate(read_utterances(iter(raws), Reading(), 1)) if i not in (3, 30)]
+    raws[3], raws[30] = (replace(raws[i], audio=(Deadly(), RATE)) for i in (3, 30))
+    raws.append(raw(id="once", where="m:40", audio=(Deadly(tmp_path / "mark"), RATE)))  # out of memory for a moment
+    found = list(read_utterances(iter(raws), Reading(), 2, careful=True))
+    assert [results[0][0].id for results in found] == [r.id for r in raws]
+    killed = [found[3], found[30]]
+    rest = [results for i, results in enumerate(found[:40]) if i not in (3, 30)]
+    assert [results[0][1:] for results in rest] == [results[0][1:] for results in harmless]
+    for (_, utterance, (entry,)), where in zip((k[0] for k in killed), ("m:3", "m:30"), strict=True):
+        assert utterance is None and entry["where"] == where and entry["what"] == "utterance"
+        assert "the process that reads it is killed" in entry["cause"] and "ffmpeg" in entry["cure"]
+    assert found[40][0][1] is not None and (tmp_path / "mark").exists()
+    assert "a process that reads was killed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_processes_that_cannot_start_are_not_taken_for_bad_utterances(monkeypatch):
+    def dying(workers):
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, context, initializer=os._exit, initargs=(1,))
+
+    monkeypatch.setattr(reading, "_processes", dying)
+    with pytest.raises(RuntimeError, match="before they have read anything.*__main__"):
+        list(read_utterances(iter([raw()]), Reading(), 2, careful=True))
 
 
 def test_processes_that_read_do_without_jax():

@@ -1,5 +1,6 @@
 """However a preparation was stopped, shared or damaged, its files are those of an undisturbed run by one process."""
 
+import errno
 import logging
 import os
 import resource
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.data import audio_shards
+from jaxslm.data import audio_shards, reading, shards
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
+from jaxslm.data.report import Report
+from jaxslm.units.inventory import UnitInventory
 from tests.data.children import child, times
+from tests.data.killers import deadly_source
 from tests.data.tones import RATE, config, files, write_corpus, write_manifest
 
 
@@ -50,6 +54,24 @@ def test_killed_anywhere_and_run_again(tmp_path):
     assert ["the id 'u1' is taken"] == [e["cause"] for e in whole.report.entries if "taken" in e["cause"]]
     for utterance in Records(whole.folder):
         assert utterance.units[whole.inventory.sha256].seconds > 0.7
+
+
+def test_a_file_that_killed_the_program_is_left_out_when_it_is_run_again(tmp_path, monkeypatch):
+    lines = write_corpus(tmp_path / "tones", 10)
+    asked, cache = config(tmp_path / "tones"), tmp_path / "cache"
+    deadly = "from tests.data.killers import deadly_source as read_source\naudio_shards.read_source = read_source"
+    killed = child(asked, cache, deadly)
+    said = killed.communicate()[1]
+    assert killed.returncode == -signal.SIGKILL, said
+    monkeypatch.setattr(audio_shards, "read_source", deadly_source)
+    prepared = prepare(asked, cache, progress=False, workers=1)
+    (entry,) = [entry for entry in prepared.report.entries if entry["kind"] == "left out"]
+    assert entry["where"].endswith("manifest.jsonl:3") and "is killed" in entry["cause"] and entry["cure"]
+    del lines[2]
+    assert [u.id for u in Records(prepared.folder)] == [f"tones/{line['id']}" for line in lines]
+    monkeypatch.setattr(reading, "POOL_AFTER", -1.0)
+    two = prepare(asked, tmp_path / "two", progress=False, workers=2)
+    assert files(two.folder) == files(prepared.folder)
 
 
 def test_another_inventory_lies_beside_the_first_and_leaves_the_audio_alone(tmp_path, monkeypatch):
@@ -122,6 +144,32 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path):
     assert (
         files(folder) == files(prepare(asked, tmp_path / "whole", progress=False).folder) and resumed.folder == folder
     )
+
+
+@pytest.mark.parametrize(
+    "module, name, file",
+    [
+        (UnitInventory, "save", "units-[0-9a-f]+/inventory"),
+        (Report, "save", "report.jsonl"),
+        (shards, "_to_disk", "learned-[0-9a-f]+.json"),
+    ],
+)
+def test_a_full_disk_is_named_whatever_is_saved(tmp_path, monkeypatch, module, name, file):
+    write_corpus(tmp_path / "tones", 10)
+    real = getattr(module, name)
+
+    def full(*arguments):
+        if name == "save" or arguments[0].name.startswith("learned"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    asked = config(tmp_path / "tones")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, full)
+        with pytest.raises(OSError, match=f"{file} could not be written .*No space left.*MiB are free: free space"):
+            prepare(asked, tmp_path / "cache", progress=False)
+    resumed = prepare(asked, tmp_path / "cache", progress=False).folder
+    assert files(resumed) == files(prepare(asked, tmp_path / "whole", progress=False).folder)
 
 
 def test_shards_of_a_source_that_changed_meanwhile_are_made_again(tmp_path, monkeypatch, caplog):
