@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.audio.io import decode_flac
+from jaxslm.audio.io import decode_flac, read_audio
+from jaxslm.data import audio_shards, reading
 from jaxslm.data.prepare import prepare
 from jaxslm.data.reading import Reading, read_pieces
 from jaxslm.data.records import Records
-from jaxslm.data.sources import RawUtterance
-from jaxslm.units.alignment import Word
+from jaxslm.data.report import Report
+from jaxslm.data.sources import RawUtterance, read_source
+from jaxslm.units.alignment import AlignmentError, Word
 from jaxslm.units.units import UnitSequence
 from tests.data.tones import RATE, config, write_manifest
 
@@ -110,3 +112,80 @@ def test_a_long_recording_becomes_records_with_units(tmp_path):
     assert sum(u.duration for u in records) == 14.0
     assert all(len(u.units[prepared.inventory.sha256]) for u in records)
     assert {e["cause"] for e in prepared.report.entries} == {"2 channels mixed down", "12.0 s cut into 3 pieces"}
+
+
+class Evenly:
+    """An aligner that gives each word an equal share of the audio, its middle half; of a bad text it says so."""
+
+    def align(self, samples_N, text):
+        if "bad" in text:
+            raise AlignmentError("the audio does not fit the text; check that they belong together")
+        share = len(samples_N) / RATE / len(text.split())
+        return tuple(Word(w, (i + 0.25) * share, (i + 0.75) * share) for i, w in enumerate(text.split()))
+
+    def align_batch(self, clips, texts, languages):
+        results = []
+        for samples_N, text in zip(clips, texts, strict=True):
+            try:
+                results.append(self.align(samples_N, text))
+            except AlignmentError as error:
+                results.append(error)
+        return results
+
+
+def test_a_long_text_without_word_times_is_aligned_and_cut_between_words(monkeypatch):
+    monkeypatch.setattr(reading, "_aligner", lambda name, language: Evenly())
+    asked = Reading(max_seconds=5.0, aligner="pocketsphinx")
+    results = read_pieces(raw(text="one two, three four five six"), asked)
+    utterances = [utterance for _, utterance, _ in results]
+    assert [u.text for u in utterances] == ["one two,", "three four", "five six"]
+    assert all(u.words_from == "pocketsphinx" for u in utterances)
+    np.testing.assert_array_equal(joined(results), speech())
+    ((_, utterance, (entry,)),) = read_pieces(raw(text="a bad text"), asked)
+    assert utterance is None and entry["what"] == "utterance" and "check that they belong" in entry["cure"]
+    assert entry["cause"] == (
+        "12.0 s is longer than the limit of 5 s, and cannot be cut between words: the audio does not fit the text"
+    )
+
+
+def test_an_aligner_of_many_clips_has_long_ones_aligned_before_they_are_cut(tmp_path, monkeypatch):
+    """Records stay in their order and with their source, whatever is cut or left out between them."""
+    folder, model, other = tmp_path / "tones", tmp_path / "model", tmp_path / "other"
+    model.mkdir()
+    asked = config(folder, other, max_seconds=5, alignment=f"ctc:{model}")
+    texts = dict(a="hello there", b="one two three four five six", c="a bad text", d="good night")
+    for place in (folder, other):
+        place.mkdir()
+        for name in texts:
+            samples = np.stack([speech()] * 2, 1) if name in "bc" else speech(2.0, ())
+            soundfile.write(place / f"{name}.flac", samples, RATE)
+        write_manifest(place, [dict(audio_filepath=f"{n}.flac", text=t, split="train") for n, t in texts.items()])
+    monkeypatch.setattr(audio_shards, "load_aligner", lambda name: Evenly())
+    prepared = prepare(asked, tmp_path / "cache", progress=False)
+    records = list(Records(prepared.folder))
+    ids = ["a", "b/0001", "b/0002", "b/0003", "d"]
+    assert [u.id for u in records] == [f"{source}/{id}" for source in ("other", "tones") for id in ids]
+    assert [u.text for u in records[:5]] == ["hello there", "one two", "three four", "five six", "good night"]
+    assert all(u.words_from == "ctc" and len(u.words) == 2 for u in records)
+    whole = np.concatenate([decode_flac(u.audio) for u in records[1:4]])
+    np.testing.assert_array_equal(whole, speech())
+    left_out = [entry for entry in prepared.report.entries if entry["kind"] == "left out"]
+    assert [entry["where"] for entry in left_out] == [f"{place / 'manifest.jsonl'}:3" for place in (other, folder)]
+    assert all(entry["cause"].startswith("12.0 s is longer than the limit of 5 s, and cannot") for entry in left_out)
+    notes = [entry["cause"] for entry in prepared.report.entries if entry["where"] == f"{folder / 'manifest.jsonl'}:2"]
+    assert notes == ["2 channels mixed down", "12.0 s cut into 3 pieces"]
+
+
+def test_pocketsphinx_aligns_long_speech_before_it_is_cut():
+    for name in ("pocketsphinx", "espeakng_loader"):
+        pytest.importorskip(name)
+    spoken = list(read_source(dict(kind="demo", utterances=5), Report(log=False)))
+    samples_N = np.concatenate([read_audio(r.audio, where=r.where).samples for r in spoken])
+    text = " ".join(" ".join(r.text for r in spoken).split())
+    asked = Reading(max_seconds=8.0, aligner="pocketsphinx")
+    results = read_pieces(raw(text=text, audio=(samples_N, RATE), language="en"), asked)
+    utterances = [utterance for _, utterance, _ in results]
+    assert len(utterances) > 1 and all(u.duration <= 8.0 for u in utterances)
+    assert " ".join(u.text for u in utterances) == text
+    assert [word.text for u in utterances for word in u.words] == text.split()
+    np.testing.assert_allclose(joined(results), samples_N, atol=1 / 32768)

@@ -1,5 +1,7 @@
 """The project's own commands, run as a user runs them, at sizes that take seconds."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +29,12 @@ def train(
     """A run of configs/RECIPE.py:tiny, smaller still."""
     given = [f"--config=configs/{recipe}.py:tiny", f"--workdir={workdir}", f"--config.data.cache={cache}", *SMALL]
     return run("train.py", *given, *arguments, check=check)
+
+
+def together(count: int) -> list[dict[str, str]]:
+    """The environments of `count` processes of one run on this host's CPU."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    common = dict(JAX_PLATFORMS="cpu", JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(count))
+    return [os.environ | common | dict(JAX_PROCESS_ID=str(index)) for index in range(count)]

@@ -2,13 +2,12 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.end_to_end.commands import ROOT, SMALL
+from tests.end_to_end.commands import ROOT, SMALL, together
 
 pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")
 STEPS = 4
@@ -28,7 +27,7 @@ def started(workdir, cache, devices: int, *arguments: str, **environment: str) -
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     log = workdir.with_name(f"{workdir.name}-{environment.get('JAX_PROCESS_ID', 0)}.txt")
     with log.open("wb") as output:
-        environment = os.environ | dict(JAX_PLATFORMS="cpu", XLA_FLAGS=flags) | environment
+        environment = os.environ | dict(JAX_PLATFORMS="cpu") | environment | dict(XLA_FLAGS=flags)
         return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment)
 
 
@@ -58,16 +57,10 @@ def losses(workdir) -> list[dict[str, float]]:
 
 
 def test_two_processes_train_as_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     cache = tmp_path / "cache"
     expect_success([started(tmp_path / "one", cache, 1, "--config.mesh.data=-1", "--config.mesh.fsdp=1")], tmp_path)
-    together = dict(JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}", JAX_NUM_PROCESSES="2")
     mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=2")
-    expect_success(
-        [started(tmp_path / "two", cache, 2, *mesh, JAX_PROCESS_ID=str(i), **together) for i in range(2)], tmp_path
-    )
+    expect_success([started(tmp_path / "two", cache, 2, *mesh, **environment) for environment in together(2)], tmp_path)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [row["step"] for row in one if "loss" in row] == list(range(1, STEPS + 1))
     assert [row.keys() for row in one] == [row.keys() for row in two]

@@ -71,3 +71,9 @@ def test_other_languages_and_a_missing_wheel_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ValueError, match=r"pip install 'jaxslm\[demo\]'"):
         PocketSphinxAligner()
+
+
+def test_audio_too_long_for_pocketsphinx_is_refused_before_it_is_decoded(aligner, monkeypatch):
+    monkeypatch.setattr(aligner, "_decode", lambda _: pytest.fail("decoded"))
+    with pytest.raises(AlignmentError, match="601.0 s is longer than the 600 s that PocketSphinx aligns.*ctc:FOLDER"):
+        aligner.align(np.zeros(601 * 16_000, np.float32), "a long story")

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -148,3 +149,11 @@ def test_few_programs_are_compiled():
     sizes = {ctc._bucket(n, 64) for n in range(1, 6001)}
     assert sorted(sizes) == [64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144]
     assert all(ctc._bucket(n, 32) >= n for n in range(1, 3000))
+
+
+def test_an_utterance_too_long_to_align_at_once_is_refused_and_the_others_are_not(monkeypatch):
+    monkeypatch.setattr(ctc, "_MOST_BACKPOINTERS", 64 * 32)
+    even = np.log(np.full((100, 3), 1 / 3, np.float32))
+    long, short = forced_align([even, even[:50]], [[1, 2], [1, 2]], blank=0)
+    assert isinstance(long, AlignmentError) and re.search("100 frames with 2 letters.*cut the audio", str(long))
+    assert short.spans_Sx2.shape == (2, 2)
