@@ -12,14 +12,14 @@ import itertools
 import json
 import logging
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from jaxslm.data.aligning import align_in_batches
 from jaxslm.data.progress import HoursBar
-from jaxslm.data.reading import Reading, Result, read_utterances
+from jaxslm.data.readers import read_utterances
+from jaxslm.data.reading import Reading, Result
 from jaxslm.data.records import MANIFEST, manifest_of, to_bytes
 from jaxslm.data.report import Coverage, Report
 from jaxslm.data.shards import (
@@ -34,7 +34,7 @@ from jaxslm.data.shards import (
     write_json,
 )
 from jaxslm.data.sharing import Behind, Part, scratch, sweep, wait
-from jaxslm.data.sources import RawUtterance, count_utterances, read_source
+from jaxslm.data.sources import RawUtterance, read_source
 from jaxslm.units.alignment import CLIP_BY_CLIP, load_aligner
 from jaxslm.units.inventory import UnitInventory
 
@@ -152,6 +152,10 @@ def _path(folder: Path, shard: int) -> Path:
     return folder / f"records-{shard:05d}{SUFFIX}"
 
 
+def _number(name: str) -> int:
+    return int(name.removeprefix("records-"))
+
+
 def _complete(folder: Path, part: Part, check: bool) -> bool:
     """Whether the folder is complete as far as this part goes. Damaged shards are named, and the files beside them go,
     so that nobody takes them for whole.
@@ -173,10 +177,6 @@ def _complete(folder: Path, part: Part, check: bool) -> bool:
         if said is None or (name in facts and facts_of(said) != facts[name]):
             complete = False
     return complete
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix("records-"))
 
 
 def _specs(config: Mapping, given: UnitInventory | None) -> dict[str, Mapping]:
@@ -211,7 +211,7 @@ def _pass(folder, partial, walk, config, given, part, careful, progress, workers
     done = sum(said["raws"] for said in kept.values()), sum(sum(s["tally"]["seconds"].values()) for s in kept.values())
     with HoursBar("reading", show=progress, done=done) as bar, Behind() as behind:
         if progress:
-            _count(config["sources"], bar, part)
+            bar.count(config["sources"], part.count)
         for shard, group in itertools.groupby(results(), key=lambda result: result[0]):
             making = _Shard(partial / _path(folder, shard).name, config["sources"])
             sources = collections.deque()
@@ -232,17 +232,6 @@ def _pass(folder, partial, walk, config, given, part, careful, progress, workers
         beside(_path(folder, shard)).unlink()
         _path(folder, shard).unlink(missing_ok=True)
     return any(shard < len(walk.counts) for shard in stale)
-
-
-def _count(sources: Mapping[str, Mapping], bar: HoursBar, part: Part) -> None:
-    """Lets the bar know how many utterances there are, when that has been found out."""
-
-    def count() -> None:
-        counts = [count_utterances(spec) for spec in sources.values()]
-        if None not in counts:
-            bar.total = sum(counts) // part.count
-
-    threading.Thread(target=count, daemon=True).start()
 
 
 def _reading(config: Mapping, given: UnitInventory | None) -> Reading:

@@ -1,8 +1,12 @@
 """The bar of a preparation: hours done, how many times real time, time left."""
 
 import sys
+import threading
+from collections.abc import Mapping
 
 from tqdm import tqdm
+
+from jaxslm.data.sources import count_utterances
 
 _SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
 
@@ -26,3 +30,13 @@ class HoursBar(tqdm):
             hours = (self._before + self._seconds) / 3600
             self.set_postfix_str(f"{hours:.2f} h, {self._seconds / elapsed:.0f} x real time", refresh=False)
             self.update(utterances)
+
+    def count(self, sources: Mapping[str, Mapping], processes: int) -> None:
+        """Lets the bar know how many utterances there are for each of the processes, when that has been found out."""
+
+        def count() -> None:
+            counts = [count_utterances(spec) for spec in sources.values()]
+            if None not in counts:
+                self.total = sum(counts) // processes
+
+        threading.Thread(target=count, daemon=True).start()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from jaxslm.data import audio_shards, reading, unit_shards
+from jaxslm.data import audio_shards, readers, unit_shards
 from jaxslm.data.prepare import prepare
 from jaxslm.data.shards import ShardWriter
 from jaxslm.units.inventory import UnitInventory
@@ -39,7 +39,7 @@ def hold(monkeypatch, writer, write: str, worker, work: str, call: int) -> list[
 
 def test_reading_goes_on_while_a_shard_is_written(tmp_path, monkeypatch):
     write_corpus(tmp_path / "tones", 12)
-    came = hold(monkeypatch, ShardWriter, "close_into", reading, "read_pieces", 12)  # the last of the third shard
+    came = hold(monkeypatch, ShardWriter, "close_into", readers, "read_pieces", 12)  # the last of the third shard
     prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False, workers=1)
     assert came == [True]
 

@@ -66,7 +66,7 @@ def test_made_once_and_again_when_what_decides_it_changes(tmp_path, caplog, monk
 
 
 def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
+    monkeypatch.setattr(readers, "POOL_AFTER", 0.0)
     lines = write_corpus(tmp_path / "tones", 24)
     lines[5]["words"] = [["low", 0.5, 0.4]]
     lines[11]["audio_filepath"] = "lost.wav"
@@ -292,7 +292,7 @@ def test_recorded_speech_is_aligned_alike_by_any_number_of_workers(tmp_path, mon
     corpus = Path(os.environ.get("JAXSLM_CORPORA", "")) / "asterisk_en"
     if not (corpus / "manifest.jsonl").is_file():
         pytest.skip("JAXSLM_CORPORA does not name a folder with asterisk_en")
-    monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
+    monkeypatch.setattr(readers, "POOL_AFTER", 0.0)
     asked = config(corpus, alignment="pocketsphinx", units=dict(clusters=20))
     asked["sources"]["asterisk_en"]["limit"] = 24
     one = prepare(asked, tmp_path / "one", progress=False, workers=1)

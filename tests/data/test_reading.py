@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxslm.audio.io import decode_flac
-from jaxslm.data import reading
-from jaxslm.data.reading import Reading, read_pieces, read_utterance, read_utterances
+from jaxslm.data import readers
+from jaxslm.data.readers import read_utterances
+from jaxslm.data.reading import Reading, read_pieces, read_utterance
 from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
@@ -134,7 +135,7 @@ def test_alignment_of_another_language_is_reported_and_the_rest_used():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_order_and_result_do_not_depend_on_workers(monkeypatch):
-    monkeypatch.setattr(reading, "POOL_AFTER", 0.0)
+    monkeypatch.setattr(readers, "POOL_AFTER", 0.0)
     raws = [raw(id=f"u{i}", where=f"m:{i}", audio=noise(0.2 + 0.01 * (i % 7), i) if i % 5 else b"") for i in range(40)]
     raws.insert(11, raw(id="document", audio=None))
     alone = [result for results in read_utterances(iter(raws), Reading(), 1) for result in results]
@@ -168,13 +169,13 @@ def test_processes_that_cannot_start_are_not_taken_for_bad_utterances(monkeypatc
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, context, initializer=os._exit, initargs=(1,))
 
-    monkeypatch.setattr(reading, "_processes", dying)
+    monkeypatch.setattr(readers, "_processes", dying)
     with pytest.raises(RuntimeError, match="before they have read anything.*__main__"):
         list(read_utterances(iter([raw()]), Reading(), 2, careful=True))
 
 
 def test_processes_that_read_do_without_jax():
-    code = "import sys, jaxslm.data.reading; sys.exit('jax' in sys.modules)"
+    code = "import sys, jaxslm.data.readers; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

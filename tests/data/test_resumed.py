@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.data import audio_shards, reading, shards
+from jaxslm.data import audio_shards, readers, shards
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 from jaxslm.data.report import Report
@@ -69,7 +69,7 @@ def test_a_file_that_killed_the_program_is_left_out_when_it_is_run_again(tmp_pat
     assert entry["where"].endswith("manifest.jsonl:3") and "is killed" in entry["cause"] and entry["cure"]
     del lines[2]
     assert [u.id for u in Records(prepared.folder)] == [f"tones/{line['id']}" for line in lines]
-    monkeypatch.setattr(reading, "POOL_AFTER", -1.0)
+    monkeypatch.setattr(readers, "POOL_AFTER", -1.0)
     two = prepare(asked, tmp_path / "two", progress=False, workers=2)
     assert files(two.folder) == files(prepared.folder)
 

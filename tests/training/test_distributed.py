@@ -55,3 +55,20 @@ def test_mistakes_are_named(joined, monkeypatch, count, index, message):
     monkeypatch.setenv("JAX_PROCESS_ID", index)
     with pytest.raises(ValueError, match=message):
         distributed.start()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_work_is_shared_by_a_new_name_where_all_can_write(monkeypatch, tmp_path, caplog, writable):
+    (tmp_path / "file").touch()
+    folder = tmp_path / ("cache" if writable else "file/cache")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for name in ("agree", "barrier"):
+        monkeypatch.setattr(distributed, name, lambda value: value)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda seen: seen)
+    shares = [distributed.share_of(folder) for _ in range(2)]
+    if writable:
+        assert shares[0].pop("run") != shares[1].pop("run")
+        assert shares == [dict(process_index=0, process_count=2)] * 2 and not list(folder.iterdir())
+    else:
+        assert shares == [dict(process_index=0, process_count=1)] * 2
+        assert f"not all processes see {folder}" in caplog.text
