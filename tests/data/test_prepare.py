@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from jaxslm.audio.io import decode_flac
-from jaxslm.data import aligning, audio_shards, reading
+from jaxslm.data import aligning, audio_shards, readers
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 from tests.data.tones import RATE, config, files, write_corpus, write_manifest
