@@ -1,7 +1,7 @@
 """Several processes that make one folder: who makes which shard, and waiting for one another through the files there.
 
-No network is needed, so a preparation can also be shared by programs that have only the folder and the name of their run
-in common.
+No network is needed, so a preparation can also be shared by programs that have only the folder and the name of their
+run in common.
 """
 
 from __future__ import annotations
