@@ -1,10 +1,12 @@
 """The bar of a preparation: hours done, how many times real time, time left."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Mapping
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from jaxslm.data.sources import count_utterances
 
@@ -12,7 +14,7 @@ _SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
 
 
 class HoursBar(tqdm):
-    """Counts utterances, and beside them the audio in them.
+    """Counts utterances, and beside them the audio in them; what is logged meanwhile stands in lines above the bar.
 
     done: (utterances, seconds of audio) that an earlier run made.
     """
@@ -22,6 +24,16 @@ class HoursBar(tqdm):
         super().__init__(
             desc=title, unit=" utterances", total=total, initial=done[0], disable=not show, mininterval=_SECONDS
         )
+
+    def __enter__(self):
+        self._above = contextlib.ExitStack()
+        if not self.disable:
+            self._above.enter_context(logging_redirect_tqdm())
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        self._above.close()
 
     def add(self, utterances: int, seconds: float) -> None:
         self._seconds += seconds

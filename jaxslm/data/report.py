@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHOWN = 3  # examples logged and summarised a cause; all of them are in the saved file
+_ALIGN = "for interleaving set data.alignment to 'pocketsphinx' (English; pip install 'jaxslm[demo]') or 'ctc:FOLDER'"
 
 
 class Coverage:
@@ -78,8 +79,9 @@ class Report:
     def coverage(self, source: str, coverage: Coverage) -> None:
         """How many utterances of a source have word times; nothing is said of a source without transcribed speech."""
         if coverage.utterances:
-            what, cause = "word times", str(coverage)
-            self.extend([dict(kind="coverage", what=what, where=source, cause=cause, cure="")])
+            cure = "" if coverage.origins.total() else _ALIGN
+            entry = dict(kind="coverage", what="word times", where=source, cause=str(coverage), cure=cure)
+            self.extend([entry])
 
     def extend(self, entries: Iterable[dict]) -> None:
         """Takes over entries of another report; the first few of each cause are logged."""
@@ -95,8 +97,10 @@ class Report:
 
     def summary(self) -> str:
         """Counts by cause, most frequent first, with the first places and the cure of each; word times by source."""
-        lines = [f"{entry['where']}: {entry['cause']}" for entry in self.entries if entry["kind"] == "coverage"]
-        if len(lines) == len(self.entries):
+        covered = [entry for entry in self.entries if entry["kind"] == "coverage"]
+        lines = [f"{entry['where']}: {entry['cause']}" for entry in covered]
+        lines += [f"    {cure}" for cure in {entry["cure"]: None for entry in covered} if cure]
+        if len(covered) == len(self.entries):
             return "\n".join(["nothing was left out", *lines])
         for (kind, what, cause), entries in sorted(
             self._groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])

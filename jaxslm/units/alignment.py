@@ -1,5 +1,6 @@
 """Forced alignment of speech to its text; and, under one name, all there is to word times."""
 
+import json
 import re
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +19,12 @@ __all__ = [
     "PocketSphinxAligner",
     "Word",
     "check_aligner",
+    "calibration_file",
     "check_words",
     "find_alignment",
     "load_aligner",
     "match_words",
+    "read_calibration",
     "read_ctm",
     "read_textgrid",
     "read_word_json",
@@ -57,7 +60,7 @@ def _ctc_folder(name: str) -> tuple[Path, str]:
 
 def load_aligner(name: str, language: str = "en") -> Aligner:
     """The aligner of `data.alignment`: "pocketsphinx", or "ctc:FOLDER" for the CTC model in a Hugging Face folder,
-    "ctc:FOLDER@LANGUAGE" ("eng") where it is of MMS.
+    "ctc:FOLDER@LANGUAGE" ("eng") where it is of MMS. Of the latter two the folder may hold a calibration.
 
     language: of a "pocketsphinx" aligner; a CTC model is told that of each text.
     """
@@ -67,7 +70,31 @@ def load_aligner(name: str, language: str = "en") -> Aligner:
     from jaxslm.units.ctc_aligner import CtcAligner  # JAX: not in every process that reads
     from jaxslm.units.neural_ctc import NeuralCtc
 
-    return CtcAligner(NeuralCtc(*_ctc_folder(name)))
+    delay, spread = read_calibration(name)
+    return CtcAligner(NeuralCtc(*_ctc_folder(name)), delay=delay, spread=spread)
+
+
+def calibration_file(name: str) -> Path:
+    """Where `jaxslm.data.calibrate` puts what it measures of "ctc:FOLDER" or "ctc:FOLDER@LANGUAGE"."""
+    folder, language = _ctc_folder(name)
+    return folder / ".".join(filter(None, ("calibration", language, "json")))
+
+
+def read_calibration(name: str) -> tuple[float, float | None]:
+    """(delay, spread) in seconds, for `CtcAligner`; (0, None) if nobody has measured them.
+
+    Raises ValueError for a damaged file.
+    """
+    path = calibration_file(name)
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return float(read["delay"]), float(read["spread"])
+    except FileNotFoundError:
+        return 0.0, None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): remove it, or calibrate again by python -m jaxslm.data.calibrate"
+        ) from error
 
 
 class PocketSphinxAligner:
