@@ -107,7 +107,7 @@ class PocketSphinxAligner:
         if language != "en":
             raise ValueError(
                 f"word alignment by PocketSphinx has a model for 'en' only, not {language!r}; "
-                "give word times with the data"
+                "give word times with the data, or a CTC model by data.alignment='ctc:FOLDER'"
             )
         try:
             from pocketsphinx import Decoder

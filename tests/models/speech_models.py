@@ -95,5 +95,5 @@ def hidden_states(model, clip: np.ndarray, do_normalize: bool = True) -> list[np
     if do_normalize:
         clip = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(clip, sampling_rate=16_000).input_values[0]
     with torch.no_grad():
-        out = model(torch.tensor(np.asarray(clip))[None], output_hidden_states=True)
-    return [state[0].numpy() for state in (*out.hidden_states, out.last_hidden_state)]
+        out = model(torch.tensor(np.asarray(clip))[None].to(model.dtype), output_hidden_states=True)
+    return [state[0].float().numpy() for state in (*out.hidden_states, out.last_hidden_state)]
