@@ -100,9 +100,9 @@ def encode_flac(samples_N: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_flac(data: bytes) -> np.ndarray:
-    """float32 [N] of what `encode_flac` wrote."""
-    samples_N, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+def decode_flac(data: bytes, start: int = 0, most: int = -1) -> np.ndarray:
+    """float32 [N] of what `encode_flac` wrote; of it, at most so many samples from `start` on."""
+    samples_N, rate = soundfile.read(io.BytesIO(data), frames=most, start=start, dtype="float32")
     assert rate == SAMPLE_RATE and samples_N.ndim == 1, "stored audio is 16 kHz mono"
     return samples_N
 

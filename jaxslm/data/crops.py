@@ -1,0 +1,77 @@
+"""Clips of equal length out of prepared audio, for models of waveforms: a function of (seed, row), like all batches.
+
+N samples of a crop.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxslm.audio import SAMPLE_RATE
+from jaxslm.audio.io import decode_flac
+from jaxslm.data.draws import draw_bits, draw_uniform
+from jaxslm.data.records import Records
+
+Crop = dict[str, np.ndarray]
+
+
+class AudioCrops:
+    """Row i: `samples` [N] float32 of some place in some training utterance, and `length` [1] int32, how many of them
+    are sound; zeros follow.
+
+    Every second of the audio is as likely as every other; utterances shorter than a crop come whole. Picklable, as
+    loaders in processes need.
+
+    Args:
+      records: prepared audio; those without audio are left out.
+      split: "train" or "heldout".
+      n_samples: N.
+    Raises:
+      ValueError: no audio in the split.
+    """
+
+    def __init__(self, records: Records, split: str, n_samples: int, seed: int, *, progress: bool = False):
+        self.records, self.n_samples, self.seed = records, n_samples, seed
+        chosen, lengths = [], []
+        for index in tqdm(range(len(records)), desc="clips", unit=" utterances", disable=not progress):
+            utterance = records[index]
+            if utterance.audio and utterance.split == split:
+                chosen.append(index)
+                lengths.append(round(utterance.duration * SAMPLE_RATE))
+        if not chosen:
+            raise ValueError(
+                f"{records.folder} has no audio in the split '{split}'; give data.sources with audio, and `heldout` "
+                "above 0 for held-out clips"
+            )
+        self._chosen, self._lengths = np.array(chosen), np.array(lengths)
+        self._ends = np.cumsum(np.maximum(self._lengths, n_samples).astype(np.int64))
+
+    @property
+    def seconds(self) -> float:
+        """Of audio in the split."""
+        return float(self._lengths.sum()) / SAMPLE_RATE
+
+    @property
+    def n_utterances(self) -> int:
+        return len(self._chosen)
+
+    def __len__(self) -> int:
+        return 2**40  # without end, as far as mixing is concerned
+
+    def __getitem__(self, row: int) -> Crop:
+        place = int(draw_bits(self.seed, row, 0) % np.uint64(self._ends[-1]))
+        which = int(np.searchsorted(self._ends, place, side="right"))
+        spare = max(0, int(self._lengths[which]) - self.n_samples)
+        start = int(draw_uniform(self.seed, row, 1) * (spare + 1))
+        return self._crop(which, start)
+
+    def firsts(self, n: int) -> list[Crop]:
+        """The beginnings of at most n utterances, drawn by the seed: what held-out losses are measured on."""
+        order = np.argsort(draw_bits(self.seed, np.arange(len(self._chosen))), kind="stable")[:n]
+        return [self._crop(int(which), 0) for which in order]
+
+    def _crop(self, which: int, start: int) -> Crop:
+        audio = self.records[int(self._chosen[which])].audio
+        samples_N = decode_flac(audio, start, self.n_samples)
+        padded_N = np.zeros(self.n_samples, np.float32)
+        padded_N[: len(samples_N)] = samples_N
+        return dict(samples=padded_N, length=np.array([len(samples_N)], np.int32))
