@@ -4,6 +4,8 @@ Shape letters: N samples, C channels.
 """
 
 import io
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from jaxslm.audio import SAMPLE_RATE
 
 MIN_SECONDS = 0.1  # shorter clips are refused
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000  # Hz; of other rates clips are refused
-
+_ENDLESS = 2**31 - 2**16  # the size of a chunk that was written before its end was known, or more
+_OGG_PAGE = 65_307  # bytes at most
 _SILENCE = 1e-4  # peak of what counts as silence: about 3 steps of 16-bit audio
 _FULL_SCALE = 0.999  # at or above this a sample counts as clipped
 _CLIPPED_SHARE = 1e-3  # fewer clipped samples than this are not worth a note
@@ -120,9 +123,11 @@ def _from_file(
         raise AudioError(f"{where}: the audio is empty (0 bytes); write the file again or remove the clip")
     else:
         source = str(source)
+    named = f" '{source}'" if isinstance(source, str) else ""
     try:
         with soundfile.SoundFile(source) as file:
             rate, expected = file.samplerate, file.frames
+            lost = _lacks_its_end(file, source)
             _check_rate(rate, where)
             if expected > 0:
                 _check_length(expected, rate, min_seconds, max_seconds, where)
@@ -132,15 +137,34 @@ def _from_file(
         raise
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # what soundfile raises on files it cannot read
         raise AudioError(
-            f"{where}: unreadable audio ({error}); convert it with `ffmpeg -i INPUT output.flac` or remove it"
+            f"{where}: unreadable audio{named} ({error}); convert it with `ffmpeg -i INPUT output.flac` or remove it"
         ) from error
     _check_length(len(samples_NxC), rate, min_seconds, max_seconds, where)
-    if len(samples_NxC) < 0.98 * expected:  # a little slack: MP3 headers only estimate
+    if lost or len(samples_NxC) < 0.98 * expected:  # a little slack: MP3 headers only estimate
+        of = "" if lost else f" of {expected / rate:.2f}"
         raise AudioError(
-            f"{where}: the file is cut off, {len(samples_NxC) / rate:.2f} of {expected / rate:.2f} s can be decoded; "
-            "copy it again"
+            f"{where}: the file{named} is cut off, {len(samples_NxC) / rate:.2f}{of} s can be decoded; copy it again"
         )
     return samples_NxC, rate
+
+
+def _lacks_its_end(file: soundfile.SoundFile, source: str | io.BytesIO) -> bool:
+    """Whether a header promises more than the file holds (WAV, AIFF, W64, AU), of which libsndfile only takes note, or
+    an Ogg stream does not end. What was written to a pipe promises the largest number there is, and is let pass.
+    """
+    sizes = re.findall(r":\s*(\d+) \(should be (\d+)\)", file.extra_info)
+    if any(int(there) < int(promised) < _ENDLESS for promised, there in sizes):
+        return True
+    if file.format != "OGG":
+        return False
+    if isinstance(source, io.BytesIO):
+        end = source.getvalue()[-_OGG_PAGE:]
+    else:
+        with open(source, "rb") as raw:
+            raw.seek(max(0, os.path.getsize(source) - _OGG_PAGE))
+            end = raw.read()
+    page = end.rfind(b"OggS")
+    return page < 0 or len(end) < page + 6 or not end[page + 5] & 4  # the flag of a stream's last page
 
 
 def _from_array(samples: np.ndarray, rate: int, where: str) -> tuple[np.ndarray, int]:

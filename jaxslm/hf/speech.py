@@ -1,5 +1,6 @@
 """A Hugging Face folder as a `SpeechEncoder`, with its CTC head if wanted, or as a `WhisperEncoder`."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM = "encoder.pos_conv_embed.batch_norm"
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
 # A kernel as it is, or as its size and direction in either of the two spellings of weight norm.
 KERNELS = (
     ("{}.weight",),
@@ -72,9 +74,9 @@ def load_speech_encoder(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
     shapes = jax.eval_shape(lambda key: model(config, key), jax.random.key(0))
-    tensors.check_names()
-    if isinstance(config, SpeechEncoderConfig):
-        tensors.check_convs(len(config.conv_dims))
+    all_layers = dataclasses.replace(config, layer=-1)
+    whole = jax.eval_shape(lambda key: model(all_layers, key), jax.random.key(0))
+    tensors.check_names(whole, config.n_layers)
     return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
 
 
@@ -147,28 +149,31 @@ class _Tensors:
             )
         return shape[0]
 
-    def check_names(self) -> None:
-        """Refuses tensors that no model of the architecture has: the folder would not mean what its config.json says.
+    def check_names(self, whole: SpeechEncoder | WhisperEncoder, n_layers: int) -> None:
+        """Refuses tensors that the encoder of config.json, with all its layers, does not have: they would change its
+        features in the model they come from. `whole` is that encoder, of abstract arrays.
 
-        Those of layers above the tapped one, of heads and of Whisper's decoder are known and left alone.
+        Heads, Whisper's decoder and the like are known and left alone.
         """
-        known = {re.escape(name).replace(r"\{\}", r"\d+") for name in self.architecture.names.values()}
-        known |= {re.escape(BATCH_NORM) + r"\.(running_mean|running_var|num_batches_tracked)"}
-        known |= {r"encoder\.pos_conv_embed\.conv\.(weight_[gv]|parametrizations\.weight\.original[01])"}
-        pattern = re.compile(f"({re.escape(self.prefix)})?({'|'.join(known)}|{BESIDE})")
-        if unknown := sorted(name for name in self.tensors.names() if not pattern.fullmatch(name)):
+        known = {f"{BATCH_NORM}.num_batches_tracked"}
+        for path, _ in jax.tree_util.tree_leaves_with_path(whole):
+            ours = _name(path)
+            theirs = self.architecture.theirs(ours)
+            names = [theirs.format(i) for i in range(n_layers)] if ours.startswith("layers/") else [theirs]
+            if ours.startswith("positions/convs/") and theirs.endswith(".weight"):
+                kernel = theirs.removesuffix(".weight")
+                names = [name.format(kernel) for spelling in KERNELS for name in spelling]
+            if ours.startswith("positions/s"):
+                names = [f"{BATCH_NORM}.{name}" for name in _STATISTICS]
+            known.update(names)
+        beside = re.compile(BESIDE)
+        plain = {name: name.removeprefix(self.prefix) for name in self.tensors.names()}
+        unknown = sorted(n for n, own in plain.items() if own not in known and not beside.fullmatch(own))
+        if unknown := [name for name in unknown if not beside.fullmatch(name)]:
             raise ValueError(
-                f"{self.tensors.where(unknown[0])} has {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which no "
-                f"{self.architecture.model_type} encoder has: the weights belong to another model"
-            )
-
-    def check_convs(self, n: int) -> None:
-        """Refuses weights with more convolutions than config.json counts, which would go unused."""
-        name = f"{self.prefix}feature_extractor.conv_layers.{n}.conv.weight"
-        if name in self.tensors:
-            raise ValueError(
-                f"{self.tensors.where(name)} has {name}, but conv_dim in config.json lists {n} convolutions: they do "
-                "not belong together; copy both from one model"
+                f"{self.tensors.where(unknown[0])} has {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which the "
+                f"{self.architecture.model_type} encoder of its config.json does not have: the weights belong to another "
+                "model, or config.json does; copy both from one model"
             )
 
     def parameter(self, ours: str, shape: tuple[int, ...]) -> jax.Array:
@@ -208,7 +213,7 @@ class _Tensors:
         )
 
     def _batch_norm(self) -> np.ndarray:
-        names = [f"{BATCH_NORM}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+        names = [f"{BATCH_NORM}.{name}" for name in _STATISTICS]
         return self._made_of(names, _scale_and_shift)
 
     def _made_of(self, names: Sequence[str], make: Callable[..., np.ndarray]) -> np.ndarray:

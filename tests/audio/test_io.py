@@ -131,3 +131,31 @@ def test_flac_keeps_16_bit_audio_exactly():
     clip = read_audio(encode_flac(samples), where="here")
     assert isinstance(clip, Clip) and np.array_equal(clip.samples, samples)
     assert decode_flac(encode_flac(np.array([1.5, -1.5]))).tolist() == [32767 / 32768, -1.0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("W64", "PCM_24"), ("AU", "FLOAT"), ("OGG", "VORBIS"), ("OGG", "OPUS")],
+)
+def test_a_file_whose_end_is_missing_is_refused_whatever_its_kind(kind, tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 64_000).astype(np.float32)
+    whole = file_bytes(samples, format=kind[0], subtype=kind[1])
+    assert read_audio(whole, where="here").duration == 4.0
+    (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "whole").write_bytes(whole)
+    assert read_audio(tmp_path / "whole", where="here").duration == 4.0
+    for source in (whole[: len(whole) // 2], tmp_path / "half"):
+        with pytest.raises(
+            AudioError, match=r"here: the file( '.*half')? is cut off, .* s can be decoded; copy it again"
+        ):
+            read_audio(source, where="here")
+
+
+def test_a_wav_from_a_pipe_promises_too_much_and_is_read():
+    whole = file_bytes(np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32), format="WAV")
+    at = whole.index(b"data") + 4
+    for promised in (2**32 - 1, 2**31 - 1):
+        piped = (
+            whole[:4] + promised.to_bytes(4, "little") + whole[8:at] + promised.to_bytes(4, "little") + whole[at + 4 :]
+        )
+        assert read_audio(piped, where="here").duration == 1.0

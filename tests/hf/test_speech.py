@@ -145,7 +145,7 @@ def test_normalisation_is_what_the_preprocessor_says(folder):
         ({"num_attention_heads": 5}, "config.json: d_model=48 is not a multiple of n_heads=5"),
         (
             {"conv_dim": [24], "conv_kernel": [10], "conv_stride": [5]},
-            r"conv_layers.1.conv.weight, but .* lists 1 conv",
+            r"conv_layers.1.conv.weight.*, which the hubert encoder of its config.json does not",
         ),
         ({"conv_stride": [5, 2]}, "config.json: conv_dims, conv_kernels and conv_strides have different lengths"),
     ],
@@ -245,9 +245,10 @@ def test_tensors_that_do_not_belong_together_are_refused_by_name(tmp_path, folde
 
 def test_tensors_of_another_model_are_refused_by_name(folder):
     _rewrite(folder, lambda tensors: tensors.update({"encoder.layers.0.mlp.weight": np.zeros(2, np.float32)}))
-    with pytest.raises(ValueError, match="model.safetensors has encoder.layers.0.mlp.weight, which no hubert encoder"):
+    with pytest.raises(ValueError, match="model.safetensors has encoder.layers.0.mlp.weight, which the hubert encoder"):
         load_speech_encoder(folder)
     _rewrite(folder, lambda tensors: tensors.pop("encoder.layers.0.mlp.weight"))
+    load_speech_encoder(folder)
     _rewrite(folder, lambda tensors: tensors.pop("encoder.pos_conv_embed.conv.bias"))
     with pytest.raises(ValueError, match="lacks encoder.pos_conv_embed.conv.bias"):
         load_speech_encoder(folder)
@@ -256,6 +257,25 @@ def test_tensors_of_another_model_are_refused_by_name(folder):
     _rewrite(folder, lambda tensors: tensors.update({bias: np.zeros(48, np.float32)}))
     with pytest.raises(ValueError, match="lacks encoder.pos_conv_embed.conv.weight, also as weight_g and weight_v"):
         load_speech_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "family, changes, tensor",
+    [
+        ("wavlm-base", dict(model_type="hubert"), "attention.gru_rel_pos_const"),
+        ("mhubert-25hz", dict(conv_pos_batch_norm=False), "pos_conv_embed.batch_norm.bias"),
+        ("hubert-large", dict(num_hidden_layers=2), "encoder.layers.2.attention.k_proj.bias"),
+        ("hubert-large", dict(feat_extract_norm="group"), "conv_layers.1.layer_norm.bias"),
+    ],
+)
+def test_tensors_that_would_go_unused_are_refused(family, changes, tensor, tmp_path):
+    folder = save_model(make_model(family), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(
+        ValueError, match=f"has .*{tensor}.*, which the hubert encoder of its config.json does not have"
+    ):
+        load_speech_encoder(folder, layer=1)
 
 
 def test_what_the_encoder_cannot_give_is_refused(folder, tmp_path):
