@@ -165,7 +165,7 @@ def _complete(folder: Path, part: Part, check: bool) -> bool:
     except (FileNotFoundError, ValueError):
         listed = None
     facts = {entry["file"].removesuffix(SUFFIX): entry for entry in listed or ()}
-    complete = listed is not None
+    complete = listed is not None and (folder / REPORT).is_file()
     for name in sorted({path.stem for path in folder.glob("records-*.json")} | set(facts)):
         if not part.has(_number(name)):
             continue

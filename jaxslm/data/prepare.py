@@ -118,7 +118,7 @@ def prepare(
 def prepared_folder(data_config: Mapping, cache: str | Path) -> Path:
     """Where `prepare` puts the audio, whether or not it is there."""
     config = _settings(data_config)
-    given = given_inventory(config["units"])
+    given = _given_without_encoder(config["units"])
     return _folder(config, cache, given if given and given.precomputed else None)
 
 
@@ -239,21 +239,32 @@ def given_inventory(units: Mapping) -> UnitInventory | None:
         return None
     if units["centroids"]:
         return open_inventory(_encoder(units), units["centroids"], published=units["inventory"])
-    if units["inventory"]:
-        return _load_inventory(units)
-    if units["encoder"].startswith("precomputed:"):
-        encoder, layer, frame_rate = units["encoder"], units["layer"] or 0, units["frame_rate"]
-        if not frame_rate > 0:
-            raise ValueError(
-                f"data.units.frame_rate is {frame_rate}: give that of {encoder}, in units a second before deduplication"
-            )
-        return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], source_sha256=units["sha256"])
+    if given := _given_without_encoder(units):
+        if not given.precomputed:
+            given.open_encoder()  # one that is not there is better known now than after an hour of reading
+        return given
     if not 2 <= units["clusters"] <= units["max_fit_frames"]:
         raise ValueError(
             f"data.units.clusters={units['clusters']}: choose 2 to max_fit_frames={units['max_fit_frames']}"
         )
-    _encoder(units)  # an unknown name is better known now than after an hour of reading
+    _encoder(units)
     return None
+
+
+def _given_without_encoder(units: Mapping) -> UnitInventory | None:
+    """The inventory of a folder or of precomputed units."""
+    if not units or units["centroids"]:
+        return None
+    if units["inventory"]:
+        return _load_inventory(units)
+    if not units["encoder"].startswith("precomputed:"):
+        return None
+    encoder, layer, frame_rate = units["encoder"], units["layer"] or 0, units["frame_rate"]
+    if not frame_rate > 0:
+        raise ValueError(
+            f"data.units.frame_rate is {frame_rate}: give that of {encoder}, in units a second before deduplication"
+        )
+    return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], source_sha256=units["sha256"])
 
 
 def _load_inventory(units: Mapping) -> UnitInventory:
@@ -267,8 +278,10 @@ def _load_inventory(units: Mapping) -> UnitInventory:
             "data.units.centroids"
         )
     inventory = UnitInventory.load(folder)
-    if units["layer"] not in (None, inventory.layer):
-        raise ValueError(f"data.units.layer={units['layer']}, but {folder} is of layer {inventory.layer}; leave it out")
+    for name in ("layer", "dtype", "crop"):
+        if units[name] not in (UNITS[name], getattr(inventory, name)):
+            theirs = getattr(inventory, name)
+            raise ValueError(f"data.units.{name}={units[name]}, but the units of {folder} have {theirs}; leave it out")
     moved = units["encoder"] not in (UNITS["encoder"], inventory.encoder)
     return replace(inventory, encoder_folder=units["encoder"]) if moved else inventory
 

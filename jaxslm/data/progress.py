@@ -10,7 +10,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from jaxslm.data.sources import count_utterances
 
-_SECONDS = 0.2 if sys.stderr.isatty() else 10  # a log file wants few lines
+_TERMINAL = sys.stderr.isatty()
+_SECONDS = 0.2 if _TERMINAL else 10  # a log file wants few lines
 
 
 class HoursBar(tqdm):
@@ -27,13 +28,19 @@ class HoursBar(tqdm):
 
     def __enter__(self):
         self._above = contextlib.ExitStack()
-        if not self.disable:
+        if not self.disable and _TERMINAL:
             self._above.enter_context(logging_redirect_tqdm())
         return super().__enter__()
 
     def __exit__(self, *error) -> None:
         super().__exit__(*error)
         self._above.close()
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if _TERMINAL:
+            return super().display(msg, pos)
+        print(str(self) if msg is None else msg, file=sys.stderr, flush=True)  # a line of its own
+        return True
 
     def add(self, utterances: int, seconds: float) -> None:
         self._seconds += seconds

@@ -175,9 +175,12 @@ class Shards(Sequence):
         self.folder, path = folder, folder / MANIFEST
         if not path.is_file():
             raise ValueError(f"{folder} holds no complete records (no {MANIFEST}): prepare the data again")
-        self.manifest = json.loads(path.read_text(encoding="utf-8"))
-        if self.manifest["schema"] != SCHEMA:
-            schema = self.manifest["schema"]
+        try:
+            self.manifest = json.loads(path.read_text(encoding="utf-8"))
+            schema, _ = self.manifest["schema"], self.manifest["shards"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): prepare the data again") from error
+        if schema != SCHEMA:
             raise ValueError(f"{path} has schema {schema}, where this version reads {SCHEMA}: prepare the data again")
         for shard in self.manifest["shards"]:
             name = str(shard["file"])

@@ -6,6 +6,7 @@ That file gets its name last, so a preparation that was killed goes on at the fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -74,6 +75,8 @@ def whole(shard: Path, *, check: bool = False) -> dict | None:
         said = json.loads(beside(shard).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if not isinstance(said, dict) or not set(_FACTS) <= set(said):
+        return None
     if said["file"] and not is_whole(shard.parent, said, check=check):
         return None
     return said
@@ -117,12 +120,14 @@ def _to_disk(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Says what to do if the disk is full, which ArrayRecord reports as RuntimeError."""
+    """Says what to do if a file cannot be written; ArrayRecord reports a full disk as RuntimeError."""
     try:
         yield
     except (RuntimeError, OSError) as error:
         free = shutil.disk_usage(path.parent).free >> 20 if path.parent.is_dir() else 0
-        cure = "free space there or choose another folder, and run again; what is finished is kept"
+        other = isinstance(error, OSError) and error.errno not in (None, errno.ENOSPC, errno.EDQUOT)
+        cure = "make it writable" if other else "free space there"
+        cure += " or choose another folder, and run again; what is finished is kept"
         raise OSError(f"{path} could not be written ({error}), {free} MiB are free: {cure}") from error
 
 

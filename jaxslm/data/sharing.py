@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 SCRATCH, RUN = "partial-", ".run-"
 _FAILED = "failed"
-_FORGET = 86_400.0  # seconds after which nobody of a run can still want to read what its processes told each other
+_FORGET = 30 * 86_400.0  # seconds after which nobody of a run can still want to read what its processes told each other
 _POLL = 0.2
 _SAY_AFTER, _SAY_EVERY = 5.0, 60.0  # seconds
 _WAITING = 64  # calls that `Behind` holds at most
@@ -75,7 +75,7 @@ def telling(cache: Path, index: int, count: int, run: str) -> Iterator[Part]:
     """The part of a process that tells the others of its run if it fails, so that they wait no longer.
 
     Notes lie in a folder that is named by the run: those of another run are not seen, and a process that comes late
-    finds what was written before it began. Folders of former runs are removed after a day.
+    finds what was written before it began. Folders of former runs are removed after a month.
     """
     if count == 1:
         yield Part()
@@ -112,7 +112,8 @@ def alone(folder: Path, part: Part) -> Iterator[bool]:
             if mine:
                 with held(lock) as again:  # files cannot be locked here, so scratch may be of a living one
                     unlocked = again
-                yield not unlocked and sweep(folder, f"{SCRATCH}{part.index}-*")
+                mine = f"{SCRATCH}{part.index}-*"
+                yield not unlocked and sweep(folder, mine, f"*/{mine}")
                 return
         if not said:
             logger.warning("waiting for another process that prepares %s", folder)
@@ -122,9 +123,9 @@ def alone(folder: Path, part: Part) -> Iterator[bool]:
     yield False
 
 
-def sweep(folder: Path, pattern: str = f"{SCRATCH}*") -> bool:
-    """Removes scratch folders in `folder` and in those directly below it; True if there were any."""
-    stale = [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]
+def sweep(folder: Path, *patterns: str) -> bool:
+    """Removes the scratch folders of these patterns in `folder`, by default all; True if there were any."""
+    stale = [path for pattern in patterns or (f"{SCRATCH}*",) for path in folder.glob(pattern)]
     for path in stale:
         shutil.rmtree(path, ignore_errors=True)
     return bool(stale)

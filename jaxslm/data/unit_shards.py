@@ -72,8 +72,13 @@ def make_unit_shards(
 
     mine = [shard for shard in range(len(entries)) if part.has(shard)]
     todo = [shard for shard in mine if not done(shard, check)]
-    complete = (folder / MANIFEST).is_file()
-    if complete and not todo and all(map(done, range(len(entries)))):
+
+    def manifest() -> dict:
+        said = [whole(path) for path in paths]
+        shards = [facts_of(s) | dict(audio_sha256=s["audio_sha256"]) for s in said]
+        return dict(schema=SCHEMA, inventory=describe(inventory), hours=source["hours"], shards=shards)
+
+    if not todo and all(map(done, range(len(entries)))) and holds(folder / MANIFEST, manifest()):
         return False
     for shard in todo:
         if beside(paths[shard]).exists():
@@ -98,15 +103,12 @@ def make_unit_shards(
                 behind(_write, partial / paths[group.shard].name, records, folder, said)
                 units = {}
     wait(range(len(entries)), done, lambda shard: paths[shard].name, folder, part)
-    said = [whole(path) for path in paths]
-    shards = [facts_of(s) | dict(audio_sha256=s["audio_sha256"]) for s in said]
-    manifest = dict(schema=SCHEMA, inventory=describe(inventory), hours=source["hours"], shards=shards)
     if part.index:
-        wait([MANIFEST], lambda name: holds(folder / name, manifest), str, folder, part)
+        wait([MANIFEST], lambda name: holds(folder / name, manifest()), str, folder, part)
         return True
     sweep(folder)
     with scratch(folder, part) as partial:
-        write_json(folder / MANIFEST, manifest, partial)
+        write_json(folder / MANIFEST, manifest(), partial)
     return True
 
 

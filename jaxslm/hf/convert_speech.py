@@ -273,4 +273,7 @@ def _strides(kernels: list[int], settings: Mapping[str, Any], file: Path) -> lis
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit("python -m jaxslm.hf.convert_speech FILE NEW_FOLDER")
-    print(convert_speech(*sys.argv[1:]))
+    try:
+        print(convert_speech(*sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error

@@ -171,9 +171,9 @@ class _Tensors:
         unknown = sorted(n for n, own in plain.items() if own not in known and not beside.fullmatch(own))
         if unknown := [name for name in unknown if not beside.fullmatch(name)]:
             raise ValueError(
-                f"{self.tensors.where(unknown[0])} has {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which the "
-                f"{self.architecture.model_type} encoder of its config.json does not have: the weights belong to another "
-                "model, or config.json does; copy both from one model"
+                f"{self.tensors.where(unknown[0])} has {', '.join(unknown[:3])}{' ...' * (len(unknown) > 3)}, which "
+                f"the {self.architecture.model_type} encoder of its config.json does not have: the weights belong to "
+                "another model, or config.json does; copy both from one model"
             )
 
     def parameter(self, ours: str, shape: tuple[int, ...]) -> jax.Array:

@@ -147,6 +147,11 @@ class UnitInventory:
                 "give `units` in the manifest, or choose another units.encoder"
             )
         place = self.encoder_folder or self.encoder
+        if self.weights_sha256 and not Path(place).expanduser().is_dir():
+            raise ValueError(
+                f"{self.name} needs its encoder, whose weights (SHA-256 {self.weights_sha256[:12]}) are not in "
+                f"{place}: name their folder by data.units.encoder (launch/evaluate.py: --encoder)"
+            )
         encoder = load_encoder(place, self.layer, self.dtype, self.crop)
         if encoder.weights_sha256 != self.weights_sha256:
             raise ValueError(

@@ -37,7 +37,7 @@ class NeuralEncoder:
     """An `Encoder`: the features of one layer of a model folder, see `jaxslm.hf.speech.load_speech_encoder`.
 
     A clip has the features, up to the rounding of float32, that it has alone, and the units but for frames that are
-    as near to one centroid as to another.
+    as near to one centroid as to another; in bfloat16 the rounding is coarser (HuBERT: .9994 of the units equal).
 
     batch_seconds: padded audio that a device encodes at once (None: BATCH_SECONDS); more keeps an accelerator busy.
     devices: that share a batch; by default those of this process (one, if they are CPUs).
@@ -53,7 +53,7 @@ class NeuralEncoder:
         batch_seconds: float | None = None,
         devices: Sequence[jax.Device] | None = None,
     ):
-        self.folder, self.dtype, self.crop = Path(folder).expanduser(), dtype, crop
+        self.folder, self.dtype, self.crop = Path(folder).expanduser().resolve(), dtype, crop
         model = self._load(layer, dtype, crop)
         if crop and not isinstance(model, WhisperEncoder):
             raise ValueError(f"{folder}: units.crop is for Whisper, which hears 30 s at a time; leave it out")
@@ -99,12 +99,18 @@ class NeuralEncoder:
 
     @functools.cached_property
     def weights_sha256(self) -> str:
-        shape = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in _NOT_IN_HASH}
-        parts = [type(self.model).__name__, shape]
-        for path in sorted(TensorFolder(self.folder).paths()):
-            with path.open("rb") as file:
-                parts.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        shape = {
+            field.name: getattr(self.config, field.name)
+            for field in dataclasses.fields(self.config)
+            if field.name not in _NOT_IN_HASH and getattr(self.config, field.name) != field.default
+        }
+        digest = hashlib.sha256(json.dumps([type(self.model).__name__, shape], sort_keys=True).encode())
+        tensors = TensorFolder(self.folder)
+        for name in sorted(tensors.names()):
+            tensor = np.ascontiguousarray(tensors.read(name))
+            digest.update(f"{name}:{tensor.dtype}:{tensor.shape}:".encode())
+            digest.update(tensor.view(np.uint8) if tensor.size else b"")
+        return digest.hexdigest()
 
     @property
     def source_sha256(self) -> str:

@@ -307,3 +307,35 @@ def test_recorded_speech_is_aligned_alike_by_any_number_of_workers(tmp_path, mon
         for word in utterance.words:
             spoken[int(word.start * RATE) : int(word.end * RATE)] = True
         assert loud[spoken].sum() > 0.8 * loud.sum(), f"{utterance.id}: the words lie in the pauses"
+
+
+def test_a_lost_report_and_damaged_descriptions_are_made_again(tmp_path):
+    write_corpus(tmp_path / "tones", 4)
+    broken = dict(audio_filepath="audio/u9.wav", text="gone", id="gone")
+    with open(tmp_path / "tones" / "manifest.jsonl", "a") as file:
+        file.write(json.dumps(broken) + "\n")
+    made = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    before = files(made.folder)
+    assert made.report.count() == 1
+    for damage in (
+        lambda: (made.folder / "report.jsonl").unlink(),
+        lambda: (made.units / "manifest.json").write_text("{"),
+        lambda: (made.folder / "records-00000.json").write_text("{}"),
+        lambda: (made.units / "units-00000.json").write_text("[]"),
+    ):
+        damage()
+        again = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+        assert files(made.folder) == before and again.report.count() == 1
+    (made.folder / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="manifest.json is damaged .*prepare the data again"):
+        Records(made.folder)
+
+
+def test_sweeping_the_audio_leaves_the_units_of_others_alone(tmp_path):
+    write_corpus(tmp_path / "tones", 4)
+    made = prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    (made.folder / "report.jsonl").unlink()  # so that the audio is concluded once more
+    living = made.units / "partial-1-ab"  # of process 1, which has begun with its units
+    living.mkdir()
+    prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    assert living.is_dir()

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxslm.units.encoders import load_encoder
 from jaxslm.units.learning import learn_inventory
@@ -51,6 +52,9 @@ def test_the_hash_is_that_of_the_weights_not_of_their_place(folder, tmp_path):
     assert load_encoder(str(tmp_path / "copy"), 1).weights_sha256 == first and len(first) == 64
     config = json.loads((tmp_path / "copy" / "config.json").read_text())
     (tmp_path / "copy" / "config.json").write_text(json.dumps(config | dict(_name_or_path="elsewhere")))
+    load_encoder.cache_clear()
+    assert load_encoder(str(tmp_path / "copy"), 2).weights_sha256 == first
+    save_file(load_file(tmp_path / "copy" / "model.safetensors"), tmp_path / "copy" / "model.safetensors", {"by": "me"})
     load_encoder.cache_clear()
     assert load_encoder(str(tmp_path / "copy"), 2).weights_sha256 == first
     (tmp_path / "copy" / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,8 +126,11 @@ class Encoder:
 
 
 @pytest.fixture
-def folder_encoder(monkeypatch):
+def folder_encoder(monkeypatch, tmp_path_factory):
     """`load_encoder("some/folder")` gives what is put into the list."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("models"))
+    for name in ("some/folder", "f"):
+        Path(name).mkdir(parents=True)
     encoders = [Encoder()]
     monkeypatch.setattr(inventory_module, "load_encoder", lambda name, layer, dtype, crop: encoders[-1])
     return encoders
