@@ -79,7 +79,7 @@ class Report:
     def coverage(self, source: str, coverage: Coverage) -> None:
         """How many utterances of a source have word times; nothing is said of a source without transcribed speech."""
         if coverage.utterances:
-            cure = "" if coverage.origins.total() else _ALIGN
+            cure = "" if coverage.origins.total() or self.count(what="word times") else _ALIGN
             entry = dict(kind="coverage", what="word times", where=source, cause=str(coverage), cure=cure)
             self.extend([entry])
 
