@@ -270,7 +270,7 @@ def _given_without_encoder(units: Mapping) -> UnitInventory | None:
 def _load_inventory(units: Mapping) -> UnitInventory:
     """That of the folder `inventory`, with the encoder where the settings say it lies."""
     folder = Path(units["inventory"]).expanduser()
-    if not folder.is_dir():
+    if not folder.is_dir() and folder.name == units["inventory"]:
         known = find_published(units["inventory"])
         raise ValueError(
             f"data.units.inventory={units['inventory']} needs its files: name the folder with the encoder's weights "
