@@ -65,6 +65,7 @@ def speech_text_lm() -> ConfigDict:
                 units=learned_units(),
                 alignment="",  # where no word times are given: "pocketsphinx" (English), or "ctc:FOLDER" of a model
                 max_seconds=60.0,
+                sample_rate=16_000,  # of stored audio; units are of 16 kHz in any case
                 context_length=1024,
                 batch_size=8,  # rows over all devices
                 mixture=dict(text=1 / 3, speech=1 / 3, interleaved=1 / 9, asr=1 / 9, tts=1 / 9),  # shares of tokens

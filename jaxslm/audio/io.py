@@ -1,4 +1,5 @@
-"""Reading audio of any kind into what the trainer works on: mono, 16 kHz, float32 in [-1, 1]; and FLAC to keep it.
+"""Reading audio of any kind into what the trainer works on: mono, float32 in [-1, 1], 16 kHz unless said otherwise; and
+FLAC to keep it.
 
 Shape letters: N samples, C channels.
 """
@@ -34,15 +35,21 @@ class AudioTooLong(AudioError):
 
 @dataclass(frozen=True)
 class Clip:
-    """Usable audio: `samples` [N] float32 mono 16 kHz in [-1, 1], and `notes` on what had to be repaired."""
+    """Usable audio: `samples` [N] float32 mono in [-1, 1] at `rate` Hz, and `notes` on what had to be repaired."""
 
     samples: np.ndarray
     notes: tuple[str, ...] = ()
+    rate: int = SAMPLE_RATE
 
     @property
     def duration(self) -> float:
         """Seconds."""
-        return len(self.samples) / SAMPLE_RATE
+        return len(self.samples) / self.rate
+
+    @property
+    def heard(self) -> np.ndarray:
+        """The samples at 16 kHz, which encoders and aligners hear."""
+        return resample(self.samples, self.rate, SAMPLE_RATE)
 
 
 def read_audio(
@@ -51,6 +58,7 @@ def read_audio(
     where: str,
     min_seconds: float = MIN_SECONDS,
     max_seconds: float = 60.0,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Clip:
     """Reads, checks, mixes down and resamples one clip.
 
@@ -60,6 +68,7 @@ def read_audio(
       where: names the clip in messages, such as "train.jsonl:12".
       min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
         it is decoded.
+      sample_rate: of the clip that comes out, in Hz.
     Raises:
       AudioError: unreadable, of a sample rate below 4 kHz or above 192 kHz, cut off, empty, silent, not finite, too
         short or too long (AudioTooLong).
@@ -89,25 +98,35 @@ def read_audio(
     if np.ptp(samples_N) < 2 * _SILENCE:
         mixed = " once its channels are mixed down" if np.ptp(samples_NxC) >= 2 * _SILENCE else ""
         raise AudioError(f"{where}: the clip is silent{mixed}; record it again or remove it")
-    if rate != SAMPLE_RATE:
-        samples_N = soxr.resample(samples_N, rate, SAMPLE_RATE)
+    if rate != sample_rate:
+        samples_N = resample(samples_N, rate, sample_rate)
         notes.append(f"resampled from {rate} Hz")
-    return Clip(np.clip(samples_N, -1.0, 1.0).astype(np.float32), tuple(notes))
+    return Clip(np.clip(samples_N, -1.0, 1.0).astype(np.float32), tuple(notes), sample_rate)
 
 
-def encode_flac(samples_N: np.ndarray) -> bytes:
-    """16 kHz mono samples in [-1, 1] as 16-bit FLAC; lossless for samples that came from 16-bit audio."""
+def resample(samples_N: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Samples at `wanted` Hz of those at `rate` Hz."""
+    return samples_N if rate == wanted else soxr.resample(samples_N, rate, wanted)
+
+
+def encode_flac(samples_N: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
+    """Mono samples in [-1, 1] as 16-bit FLAC; lossless for samples that came from 16-bit audio."""
     steps_N = np.clip(np.rint(np.asarray(samples_N) * 32768.0), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, steps_N, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, steps_N, rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
-def decode_flac(data: bytes, start: int = 0, most: int = -1) -> np.ndarray:
-    """float32 [N] of what `encode_flac` wrote; of it, at most so many samples from `start` on."""
+def decode_flac(data: bytes) -> np.ndarray:
+    """float32 [N] at 16 kHz of what `encode_flac` wrote."""
+    return decode_clip(data).heard
+
+
+def decode_clip(data: bytes, start: int = 0, most: int = -1) -> Clip:
+    """What `encode_flac` wrote, at the rate it was written; at most so many samples from `start` on."""
     samples_N, rate = soundfile.read(io.BytesIO(data), frames=most, start=start, dtype="float32")
-    assert rate == SAMPLE_RATE and samples_N.ndim == 1, "stored audio is 16 kHz mono"
-    return samples_N
+    assert samples_N.ndim == 1, "stored audio is mono"
+    return Clip(samples_N, rate=rate)
 
 
 def _from_file(

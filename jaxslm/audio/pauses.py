@@ -15,7 +15,7 @@ _STRETCH = 20  # hops over which quiet is measured
 
 
 def quietest(samples_N: np.ndarray, first: int, last: int) -> int:
-    """The middle, in samples, of the stretch of 0.2 s that has the least energy between `first` and `last`."""
+    """The middle, in samples, of the stretch of 3,200 (0.2 s) that has the least energy between `first` and `last`."""
     blocks = (last - first) // _HOP
     if blocks < 1:
         return last

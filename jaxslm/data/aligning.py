@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
-
-from jaxslm.audio.io import Clip, decode_flac
+from jaxslm.audio.io import decode_clip, decode_flac
 from jaxslm.data.reading import Reading, Result, cut, no_cut, no_word_times
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
@@ -49,22 +47,22 @@ def _aligned(held: list[list[Result]], aligner: CtcAligner, name: str, reading: 
     wanting = [utterance for results in held for _, utterance, entries in results if _wants_times(utterance, entries)]
     clips = [decode_flac(utterance.audio) for utterance in wanting]
     texts, languages = [u.text for u in wanting], [u.language or "en" for u in wanting]
-    found = zip(clips, aligner.align_batch(clips, texts, languages), strict=True)
+    found = iter(aligner.align_batch(clips, texts, languages))
     for results in held:
         aligned = []
         for result in results:
-            aligned += _with_words(result, *next(found), name, reading) if _wants_times(*result[1:]) else [result]
+            aligned += _with_words(result, next(found), name, reading) if _wants_times(*result[1:]) else [result]
         yield aligned
 
 
-def _with_words(result: Result, samples_N: np.ndarray, words, name: str, reading: Reading) -> list[Result]:
+def _with_words(result: Result, words, name: str, reading: Reading) -> list[Result]:
     raw, utterance, entries = result
     report, too_long = Report(entries, log=False), utterance.duration > reading.max_seconds
     try:
         if isinstance(words, AlignmentError):
             raise words
         if too_long:
-            return cut(raw, Clip(samples_N), words, name, reading, report)
+            return cut(raw, decode_clip(utterance.audio), words, name, reading, report)
         words = check_words(words, utterance.text, utterance.duration, raw.where)
         utterance = replace(utterance, words=words, words_from=name)
     except ValueError as error:

@@ -238,7 +238,7 @@ def _reading(config: Mapping, given: UnitInventory | None) -> Reading:
     aligner = config["alignment"]
     aligner = dict(aligner=aligner) if aligner in CLIP_BY_CLIP else dict(aligned_later=bool(aligner))
     units = dict(units_sha256=given.sha256, units_size=given.size, frame_rate=given.frame_rate) if given else {}
-    return Reading(max_seconds=config["max_seconds"], **aligner, **units)
+    return Reading(max_seconds=config["max_seconds"], sample_rate=config["sample_rate"], **aligner, **units)
 
 
 def _opened(name: str, spec: Mapping, report: Report) -> Iterator[RawUtterance]:

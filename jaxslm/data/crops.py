@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxslm.audio import SAMPLE_RATE
-from jaxslm.audio.io import decode_flac
+from jaxslm.audio.io import decode_clip
 from jaxslm.data.draws import draw_bits, draw_uniform
 from jaxslm.data.records import Records
 
@@ -24,19 +24,28 @@ class AudioCrops:
     Args:
       records: prepared audio; those without audio are left out.
       split: "train" or "heldout".
-      n_samples: N.
+      n_samples: N, at the rate of the records, `sample_rate`.
     Raises:
       ValueError: no audio in the split.
     """
 
-    def __init__(self, records: Records, split: str, n_samples: int, seed: int, *, progress: bool = False):
-        self.records, self.n_samples, self.seed = records, n_samples, seed
+    def __init__(
+        self,
+        records: Records,
+        split: str,
+        n_samples: int,
+        seed: int,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        progress: bool = False,
+    ):
+        self.records, self.n_samples, self.seed, self.sample_rate = records, n_samples, seed, sample_rate
         chosen, lengths = [], []
         for index in tqdm(range(len(records)), desc="clips", unit=" utterances", disable=not progress):
             utterance = records[index]
             if utterance.audio and utterance.split == split:
                 chosen.append(index)
-                lengths.append(round(utterance.duration * SAMPLE_RATE))
+                lengths.append(round(utterance.duration * sample_rate))
         if not chosen:
             raise ValueError(
                 f"{records.folder} has no audio in the split '{split}'; give data.sources with audio, and `heldout` "
@@ -48,7 +57,7 @@ class AudioCrops:
     @property
     def seconds(self) -> float:
         """Of audio in the split."""
-        return float(self._lengths.sum()) / SAMPLE_RATE
+        return float(self._lengths.sum()) / self.sample_rate
 
     @property
     def n_utterances(self) -> int:
@@ -71,7 +80,7 @@ class AudioCrops:
 
     def _crop(self, which: int, start: int) -> Crop:
         audio = self.records[int(self._chosen[which])].audio
-        samples_N = decode_flac(audio, start, self.n_samples)
+        samples_N = decode_clip(audio, start, self.n_samples).samples
         padded_N = np.zeros(self.n_samples, np.float32)
         padded_N[: len(samples_N)] = samples_N
         return dict(samples=padded_N, length=np.array([len(samples_N)], np.int32))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import decode_flac
 from jaxslm.data.audio_shards import REPORT, make_audio_shards
 from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
@@ -72,7 +73,8 @@ def prepare(
     Args:
       data_config: `sources` {name: spec of `read_source`}; `units` (keys and defaults in UNITS; empty for text alone);
         `alignment` ("", "pocketsphinx" or "ctc:FOLDER", for speech without word times); `max_seconds` (60: longer audio
-        is cut at pauses, see splitting.py).
+        is cut at pauses, see splitting.py); `sample_rate` of the audio in the records (16,000; whatever it is, encoders
+        and aligners hear 16 kHz).
       cache: holds one folder for the audio of each set of sources, with the units of each inventory inside.
       workers: processes that decode and align (None: one a core).
       process_index, process_count: of processes that share the work, and must all see `cache`.
@@ -195,6 +197,7 @@ def _settings(data_config: Mapping) -> dict:
         units=UNITS | units if units else {},
         alignment=aligner,
         max_seconds=float(config.get("max_seconds") or 60),
+        sample_rate=int(config.get("sample_rate") or SAMPLE_RATE),
     )
     return json.loads(json.dumps(config, default=str))
 

@@ -9,8 +9,7 @@ import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
+from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import AudioError, AudioTooLong, Clip, encode_flac, read_audio
 from jaxslm.data.records import Utterance
 from jaxslm.data.report import Report
@@ -27,10 +26,12 @@ class Reading:
     """What the preparation asks of the reading: `aligner` is "" or one that works clip by clip, without JAX, where no
     word times are given; `aligned_later` says that another gives them after the reading.
 
+    sample_rate: of the audio in the records, in Hz.
     units_sha256, units_size, frame_rate: the inventory of precomputed units; "" if units are computed from the audio.
     """
 
     max_seconds: float = 60.0
+    sample_rate: int = SAMPLE_RATE
     aligner: str = ""
     aligned_later: bool = False
     units_sha256: str = ""
@@ -51,15 +52,15 @@ def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
     try:
         if raw.units is not None and reading.units_sha256:
             raise AudioError(f"{cause}; {cure}")
-        clip = read_long(raw, reading.max_seconds)
+        clip = read_long(raw, reading.max_seconds, reading.sample_rate)
         if has_words(text):
             words, words_from = _given_words(raw, text)
             if words is None and reading.aligned_later:
                 for note in clip.notes:
                     report.note(raw.where, note)
-                return [(raw, _utterance(raw, text, clip.samples, clip.duration), report.entries)]
+                return [(raw, _utterance(raw, text, clip), report.entries)]
             if words is None and reading.aligner:
-                words, words_from = _aligner(reading.aligner, raw.language).align(clip.samples, text), reading.aligner
+                words, words_from = _aligner(reading.aligner, raw.language).align(clip.heard, text), reading.aligner
             if words is None:
                 cure = "align it (data.alignment, or a file with word times), cut it at pauses, or raise max_seconds"
                 raise AudioError(f"{cause}, and no word times say where its text may be cut; {cure}")
@@ -112,14 +113,16 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
     A part that is bad is left out alone where the rest is of use. Raises AudioTooLong.
     """
     report = Report(log=False)
-    text, samples, duration = " ".join(raw.text.split()), None, 0.0
+    text, clip = " ".join(raw.text.split()), None
     if text and not has_words(text):
         cure = "correct the transcript; the speech alone is used"
         report.left_out(raw.where, "no words in the text", cure, what="text")
         text = ""
     if raw.audio is not None:
         try:
-            clip = read_audio(raw.audio, where=raw.where, max_seconds=reading.max_seconds)
+            clip = read_audio(
+                raw.audio, where=raw.where, max_seconds=reading.max_seconds, sample_rate=reading.sample_rate
+            )
         except AudioTooLong:
             raise
         except AudioError as error:
@@ -127,25 +130,26 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
             return None, report.entries
         for note in clip.notes:
             report.note(raw.where, note)
-        samples, duration = clip.samples, clip.duration
     units = _given_units(raw, reading, report)
-    if samples is None and units is None and not text:
+    if clip is None and units is None and not text:
         report.left_out(raw.where, "neither speech nor words are left of it", "see what was reported of it before")
         return None, report.entries
-    utterance = _utterance(raw, text, samples, duration if samples is not None or units is None else units.seconds)
-    utterance = replace(utterance, units={} if units is None else {reading.units_sha256: units})
+    utterance = _utterance(raw, text, clip)
+    if units is not None:
+        duration = utterance.duration if clip else units.seconds
+        utterance = replace(utterance, duration=duration, units={reading.units_sha256: units})
     if text and utterance.duration:
-        words, words_from = _word_times(raw, utterance, samples, reading, report)
+        words, words_from = _word_times(raw, utterance, clip, reading, report)
         utterance = replace(utterance, words=words, words_from=words_from)
     return utterance, report.entries
 
 
-def _utterance(raw: RawUtterance, text: str, samples: np.ndarray | None, duration: float) -> Utterance:
+def _utterance(raw: RawUtterance, text: str, clip: Clip | None) -> Utterance:
     return Utterance(
         id=raw.id,
         text=text,
-        audio=None if samples is None else encode_flac(samples),
-        duration=duration,
+        audio=None if clip is None else encode_flac(clip.samples, clip.rate),
+        duration=clip.duration if clip else 0.0,
         speaker=raw.speaker,
         language=raw.language,
         split=raw.split,
@@ -176,7 +180,7 @@ def _given_units(raw: RawUtterance, reading: Reading, report: Report) -> UnitSeq
 
 
 def _word_times(
-    raw: RawUtterance, utterance: Utterance, samples, reading: Reading, report: Report
+    raw: RawUtterance, utterance: Utterance, clip: Clip | None, reading: Reading, report: Report
 ) -> tuple[tuple[alignment.Word, ...], str]:
     """Checked word times and where they are from: given ones, those in a file, or an alignment; (), "" where there are
     none or they are bad.
@@ -184,13 +188,13 @@ def _word_times(
     where, text = raw.where, utterance.text
     try:
         words, words_from = _given_words(raw, text)
-        if words is None and reading.aligner and samples is not None:
-            words, words_from = _aligner(reading.aligner, raw.language).align(samples, text), reading.aligner
+        if words is None and reading.aligner and clip is not None:
+            words, words_from = _aligner(reading.aligner, raw.language).align(clip.heard, text), reading.aligner
         if words is None:
             return (), ""
         for units in utterance.units.values():
             # A list that was deduplicated, its durations lost, would be cut at the wrong words.
-            if samples is not None and abs(units.seconds - utterance.duration) > 0.2 + 0.02 * utterance.duration:
+            if clip is not None and abs(units.seconds - utterance.duration) > 0.2 + 0.02 * utterance.duration:
                 cause = f"units last {units.seconds:.2f} s where the audio lasts {utterance.duration:.2f} s"
                 raise ValueError(f"{where}: {cause}; give the units' durations in frames")
         return alignment.check_words(words, text, utterance.duration, where), words_from

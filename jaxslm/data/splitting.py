@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxslm.audio.io import MIN_SECONDS, SAMPLE_RATE, Clip, read_audio
+from jaxslm.audio.io import MIN_SECONDS, Clip, read_audio
 from jaxslm.audio.pauses import cuts_at_quiet, cuts_between_words
 from jaxslm.data.sources import RawUtterance
 from jaxslm.units.alignment import Word
@@ -17,9 +17,11 @@ from jaxslm.units.alignment import Word
 LONGEST_SECONDS = 2 * 3600.0  # decoded as a whole, which takes 64 kB a second and more
 
 
-def read_long(raw: RawUtterance, max_seconds: float) -> Clip:
+def read_long(raw: RawUtterance, max_seconds: float, sample_rate: int) -> Clip:
     """The whole audio of an utterance that is to be cut. Raises AudioError."""
-    return read_audio(raw.audio, where=raw.where, max_seconds=max(LONGEST_SECONDS, max_seconds))
+    return read_audio(
+        raw.audio, where=raw.where, max_seconds=max(LONGEST_SECONDS, max_seconds), sample_rate=sample_rate
+    )
 
 
 def split(raw: RawUtterance, clip: Clip, words: Sequence[Word], max_seconds: float) -> list[RawUtterance]:
@@ -31,12 +33,12 @@ def split(raw: RawUtterance, clip: Clip, words: Sequence[Word], max_seconds: flo
     if words:
         spans = [(word.start, word.end) for word in words]
         seconds = cuts_between_words(spans, clip.duration, max_seconds, MIN_SECONDS)
-        cuts = [round(cut * SAMPLE_RATE) for cut in seconds]
+        cuts = [round(cut * clip.rate) for cut in seconds]
     else:
-        cuts = cuts_at_quiet(clip.samples, int(max_seconds * SAMPLE_RATE), int(MIN_SECONDS * SAMPLE_RATE))
+        cuts = cuts_at_quiet(clip.samples, int(max_seconds * clip.rate), int(MIN_SECONDS * clip.rate))
     pieces = []
     for number, (first, last) in enumerate(itertools.pairwise([0, *cuts, len(clip.samples)]), 1):
-        start, stop = first / SAMPLE_RATE, last / SAMPLE_RATE
+        start, stop = first / clip.rate, last / clip.rate
         inside = [word for word in words if start <= (word.start + word.end) / 2 < stop]
         if words and number == len(cuts) + 1:  # a word without length may lie on the very end
             inside = [word for word in words if start <= (word.start + word.end) / 2]
@@ -46,7 +48,7 @@ def split(raw: RawUtterance, clip: Clip, words: Sequence[Word], max_seconds: flo
                 id=f"{raw.id}/{number:04d}",
                 where=f"{raw.where} [{start:.2f}-{stop:.2f} s]",
                 text=" ".join(word.text for word in inside),
-                audio=(clip.samples[first:last], SAMPLE_RATE),
+                audio=(clip.samples[first:last], clip.rate),
                 words=tuple(Word(word.text, word.start - start, word.end - start) for word in inside) or None,
                 alignment=None,
                 units=None,

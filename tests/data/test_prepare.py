@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.audio.io import decode_flac
+from jaxslm.audio.io import decode_clip, decode_flac
 from jaxslm.data import aligning, audio_shards, readers
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
@@ -339,3 +339,18 @@ def test_sweeping_the_audio_leaves_the_units_of_others_alone(tmp_path):
     living.mkdir()
     prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
     assert living.is_dir()
+
+
+def test_audio_may_be_stored_at_another_rate_and_units_are_those_of_16_khz(tmp_path):
+    folder, rate = tmp_path / "tones", 24_000
+    write_corpus(folder, 4)
+    for path in (folder / "audio").iterdir():
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * 9_000 * np.arange(rate) / rate), rate)
+    stored, heard = (prepare(config(folder, sample_rate=hz), tmp_path / "c", progress=False) for hz in (rate, 16_000))
+    assert stored.folder != heard.folder
+    for high, low in zip(Records(stored.folder), Records(heard.folder), strict=True):
+        clip = decode_clip(high.audio)
+        assert clip.rate == rate and len(clip.samples) == rate and high.duration == 1.0
+        assert np.abs(np.fft.rfft(clip.samples))[9_000] > 3_000  # of 3,600; at 16 kHz there is no such frequency
+        assert decode_clip(low.audio).rate == 16_000 and len(decode_flac(high.audio)) == 16_000
+        assert stored.inventory.encode(decode_flac(high.audio)) == high.units[stored.inventory.sha256]
