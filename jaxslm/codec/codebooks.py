@@ -184,6 +184,12 @@ def measure(ids_N: jax.Array, real_N: jax.Array, book: Codebooks) -> dict[str, j
     }
 
 
+def renewed(module):
+    """A copy whose attributes may be set, also while tracing where the module was made outside."""
+    leaves, structure = jax.tree.flatten(module)
+    return jax.tree.unflatten(structure, leaves)
+
+
 def check_codes(codes: jax.Array, size: int) -> None:
     """Raises ValueError where codes are known (not while tracing) and one is outside 0..size-1."""
     if isinstance(codes, jax.core.Tracer) or not codes.size:

@@ -3,7 +3,6 @@
 Legend: B batch, T frames, D features of a frame, C features of a code.
 """
 
-import copy
 import math
 
 import jax
@@ -44,7 +43,7 @@ class FiniteScalarQuantizer(nnx.Module):
         return 1
 
     def with_codebooks(self, state: Codebooks | None) -> "FiniteScalarQuantizer":
-        new = copy.copy(self)
+        new = codebooks.renewed(self)
         new.codebooks = nnx.data(state)
         return new
 

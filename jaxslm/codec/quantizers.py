@@ -7,7 +7,6 @@ beside the parameters and put back by `with_codebooks`; `with_codebooks(None)` l
 Legend: B batch, T frames, D features of a frame, Q codes of a frame.
 """
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxslm.codec.codebooks import renewed
 from jaxslm.codec.finite_scalar import FiniteScalarQuantizer
 from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.residual import ResidualQuantizer
@@ -35,7 +35,7 @@ class _Joined(nnx.Module):
 
     def with_codebooks(self, state: tuple | None):
         states = [None] * len(self.parts) if state is None else state
-        new = copy.copy(self)
+        new = renewed(self)
         new.parts = nnx.List([part.with_codebooks(s) for part, s in zip(self.parts, states, strict=True)])
         return new
 

@@ -3,7 +3,6 @@
 Legend: B batch, T frames, N = B * T, D features of a frame, C features of a code, Q levels, K codes of a level.
 """
 
-import copy
 from typing import NamedTuple
 
 import jax
@@ -50,7 +49,7 @@ class ResidualQuantizer(nnx.Module):
         self.level_in = stacked(d, c, keys[0]) if level else None
         self.level_out = stacked(c, d, keys[1]) if level else None
         if config.learning == "gradient":
-            codes_QxKxC = jax.random.normal(keys[2], (q, k, c), jnp.float32)
+            codes_QxKxC = jax.random.uniform(keys[2], (q, k, c), jnp.float32, -1 / k, 1 / k)  # as VQ-VAE
             self.codes = nnx.Param(codes_QxKxC, logical_axes=(None, None, None))
             sums_QxKxC = None
         else:
@@ -67,7 +66,7 @@ class ResidualQuantizer(nnx.Module):
 
     def with_codebooks(self, state: Codebooks | None) -> "ResidualQuantizer":
         """The same quantizer with this state."""
-        new = copy.copy(self)
+        new = codebooks.renewed(self)
         new.codebooks = nnx.data(state)
         return new
 
