@@ -3,13 +3,12 @@
 Legend: B batch, N samples, F frames of 10 ms, W samples in a window, Q frequencies, M mel bands.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
+from jaxslm.audio.spectra import mel_bands
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE  # what the model hears at once
 HOP = 160
@@ -36,14 +35,6 @@ def log_mel(samples_BxN: jax.Array, n_mels: int, n_frames: int = WINDOW_SAMPLES 
     frames_BxFxW = jnp.concatenate([blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:, : _FFT - 2 * HOP]], axis=-1)
     hann_W = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FFT) / _FFT)).astype(np.float32)
     power_BxFxQ = jnp.square(jnp.abs(jnp.fft.rfft(frames_BxFxW * hann_W)))
-    mels_BxFxM = jnp.matmul(power_BxFxQ, _mel_bands(n_mels), precision="highest")
+    mels_BxFxM = jnp.matmul(power_BxFxQ, mel_bands(SAMPLE_RATE, _FFT, n_mels), precision="highest")
     logs = jnp.log10(jnp.maximum(mels_BxFxM, _FLOOR))
     return (jnp.maximum(logs, logs.max(axis=(1, 2), keepdims=True) - _RANGE) + 4.0) / 4.0
-
-
-@functools.cache
-def _mel_bands(n_mels: int) -> np.ndarray:
-    """[Q, M]: triangles of equal area, on Slaney's mel scale up to half the sampling rate."""
-    import librosa  # here: a second to import, and of use to Whisper alone
-
-    return np.ascontiguousarray(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=_FFT, n_mels=n_mels).T)

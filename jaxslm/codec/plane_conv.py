@@ -1,0 +1,101 @@
+"""Convolutions over time and frequency (or period) with weight norm, as discriminators use them.
+
+A strided convolution is computed as an ordinary one over blocks of its stride, a grouped one as one matrix product a
+group: the compiler's own gradients of the two are slow (on two CPU cores 2x and 3x to 10x slower than these).
+
+Legend: B batch, T time, F frequency or period, I input channels, O output channels, G groups.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+_PLANES = ("NHWC", "HWIO", "NHWC")
+
+
+class PlaneConv(nnx.Module):
+    """`y_BxT'xF'xO` of `x_BxTxFxI`, computed in the dtype of the input; F is 1 for a waveform.
+
+    kernel, stride: over (time, frequency). dilation: over time. padding: zeros at both ends of (time, frequency), half
+    the kernel's reach when None. groups: of channels; only for kernels over time.
+    Weight norm (Salimans and Kingma 2016): weight = size_O * direction / |direction|, the norm over all axes but O.
+    Weights start as torch's do: uniform within 1 / sqrt(fan in).
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        kernel: tuple[int, int],
+        key: jax.Array,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        dilation: int = 1,
+        groups: int = 1,
+        padding: tuple[int, int] | None = None,
+    ):
+        assert dilation == 1 or stride[0] == 1
+        assert groups == 1 or (kernel[1] == 1 and dilation == 1)
+        fan_in = kernel[0] * kernel[1] * d_in // groups
+        weight_key, bias_key = jax.random.split(key)
+        direction = _uniform(weight_key, (*kernel, d_in // groups, d_out), fan_in)
+        self.direction = nnx.Param(direction, logical_axes=(None,) * 4)
+        self.size = nnx.Param(_norm(direction), logical_axes=(None,))
+        self.bias = nnx.Param(_uniform(bias_key, (d_out,), fan_in), logical_axes=(None,))
+        self.kernel, self.stride, self.dilation, self.groups = tuple(kernel), tuple(stride), dilation, groups
+        self.padding = padding or ((kernel[0] - 1) * dilation // 2, (kernel[1] - 1) // 2)
+
+    def __call__(self, x_BxTxFxI: jax.Array) -> jax.Array:
+        direction = self.direction[...]
+        weight = (direction * (self.size[...] / _norm(direction))).astype(x_BxTxFxI.dtype)
+        x, weight = self._blocks(x_BxTxFxI, weight)
+        if self.groups > 1:
+            y = _grouped(x, weight, self.groups)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x, weight, (1, 1), "VALID", rhs_dilation=(self.dilation, 1), dimension_numbers=_PLANES
+            )
+        return y + self.bias[...].astype(y.dtype)
+
+    def count(self, n_B):
+        """Positions of time in the output for `n_B` in the input (an int or an array of ints)."""
+        reach = (self.kernel[0] - 1) * self.dilation + 1
+        return (n_B + 2 * self.padding[0] - reach) // self.stride[0] + 1
+
+    def _blocks(self, x, weight):
+        """The padded input and the weight with each stride folded into the channels."""
+        strides, groups = self.stride, self.groups
+        taps = [-(-kernel // stride) for kernel, stride in zip(self.kernel, strides, strict=True)]
+        out = (self.count(x.shape[1]), (x.shape[2] + 2 * self.padding[1] - self.kernel[1]) // strides[1] + 1)
+        reach = ((taps[0] - 1) * self.dilation, taps[1] - 1)
+        lengths = [(n + r) * stride for n, r, stride in zip(out, reach, strides, strict=True)]
+        pads = [(p, max(0, n - size - p)) for p, n, size in zip(self.padding, lengths, x.shape[1:3], strict=True)]
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))[:, : lengths[0], : lengths[1]]
+        extra = [t * stride - kernel for t, stride, kernel in zip(taps, strides, self.kernel, strict=True)]
+        weight = jnp.pad(weight, ((0, extra[0]), (0, extra[1]), (0, 0), (0, 0)))
+        if strides == (1, 1):
+            return x, weight
+        (s_t, s_f), d_in, (*_, d_group, d_out) = strides, x.shape[-1], weight.shape
+        x = x.reshape(len(x), lengths[0] // s_t, s_t, lengths[1] // s_f, s_f, groups, d_in // groups)
+        x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(x), lengths[0] // s_t, lengths[1] // s_f, s_t * s_f * d_in)
+        weight = weight.reshape(taps[0], s_t, taps[1], s_f, d_group, d_out).transpose(0, 2, 1, 3, 4, 5)
+        return x, weight.reshape(taps[0], taps[1], s_t * s_f * d_group, d_out)
+
+
+def _grouped(x_BxTxFxI: jax.Array, weight: jax.Array, groups: int) -> jax.Array:
+    """A grouped convolution over time without padding or strides, weight [K, 1, I / G, O]."""
+    n_taps, _, d_group, d_out = weight.shape
+    n_out = x_BxTxFxI.shape[1] - n_taps + 1
+    x = x_BxTxFxI.reshape(*x_BxTxFxI.shape[:3], groups, d_group).transpose(3, 0, 1, 2, 4)
+    taps = jnp.concatenate([x[:, :, k : k + n_out] for k in range(n_taps)], axis=-1)
+    weight = weight.reshape(n_taps * d_group, groups, d_out // groups)
+    y = jnp.einsum("gbtfi,igo->gbtfo", taps, weight)
+    return y.transpose(1, 2, 3, 0, 4).reshape(*y.shape[1:4], d_out)
+
+
+def _norm(direction: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2)))
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+    return jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0) * fan_in**-0.5
