@@ -74,7 +74,8 @@ def test_a_padded_row_has_the_scores_it_has_alone(kind):
     together = jax.jit(discriminators.__call__)(batch, jnp.array(n))
     for row, alone in [(1, jax.jit(discriminators.__call__)(batch[1:, : n[1]]))]:
         for ours, single in zip(together, alone, strict=True):
-            for x, count, y in zip((*ours.features, ours.logits), ours.counts, (*single.features, single.logits)):
+            maps = (*ours.features, ours.logits), ours.counts, (*single.features, single.logits)
+            for x, count, y in zip(*maps, strict=True):
                 assert count[row] == y.shape[1]
                 np.testing.assert_allclose(x[row, : y.shape[1]], y[0], atol=1e-5)
                 assert not np.any(x[row, y.shape[1] :])
