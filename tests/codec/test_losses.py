@@ -63,15 +63,14 @@ def test_positions_beyond_the_ends_do_not_count():
     def kept(x):
         return np.concatenate([np.array(x[row, : counts[x.shape[1]][row]]) for row in range(2)])
 
-    hinge = [
-        np.maximum(0, 1 + kept(f.logits)).mean() + np.maximum(0, 1 - kept(r.logits)).mean() for f, r in zip(fake, real)
-    ]
+    subs = list(zip(fake, real, strict=True))
+    hinge = [np.maximum(0, 1 + kept(f.logits)).mean() + np.maximum(0, 1 - kept(r.logits)).mean() for f, r in subs]
     np.testing.assert_allclose(losses.discriminator_loss(fake, real), np.mean(hinge), rtol=1e-5)
     np.testing.assert_allclose(losses.generator_loss(fake), -np.mean([kept(f.logits).mean() for f in fake]), rtol=1e-5)
-    maps = [
-        np.mean([np.abs(kept(x) - kept(y)).mean() / np.abs(kept(y)).mean() for x, y in zip(f.features, r.features)])
-        for f, r in zip(fake, real)
-    ]
+    maps = []
+    for f, r in subs:
+        pairs = [(kept(x), kept(y)) for x, y in zip(f.features, r.features, strict=True)]
+        maps.append(np.mean([np.abs(x - y).mean() / np.abs(y).mean() for x, y in pairs]))
     np.testing.assert_allclose(losses.feature_matching(fake, real), np.mean(maps), rtol=1e-5)
 
 

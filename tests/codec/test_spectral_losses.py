@@ -113,7 +113,7 @@ def test_silence_against_silence_is_0_and_its_gradient_finite(name):
     ours, _ = CASES[name]
     silence = jnp.zeros((1, 300))
     loss, gradient = jax.jit(jax.value_and_grad(ours))(silence, silence)
-    assert loss == 0 and np.all(np.isfinite(gradient))
+    assert loss < 1e-12 and np.all(np.isfinite(gradient))
 
 
 def test_rows_are_mirrored_at_their_own_ends():
