@@ -14,11 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def mask_time(length: int, n_real_B: jax.Array, ndim: int = 2) -> jax.Array:
-    """bool [B, length, 1, ...] of `ndim` dimensions: the first `n_real_B` of each row."""
-    real_BxT = jnp.arange(length)[None, :] < n_real_B[:, None]
-    return real_BxT.reshape(*real_BxT.shape, *(1,) * (ndim - 2))
+from jaxslm.masking import mask_time
 
 
 def mirror(samples_BxN: jax.Array, before: int, after: int, n_samples_B: jax.Array | None = None) -> jax.Array:

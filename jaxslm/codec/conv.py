@@ -19,18 +19,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxslm.masking import mask_time
+
 PADS = ("zero", "reflect", "edge")
 NORMS = ("none", "weight")
 
 
-def mask_time(length: int, lengths_B: jax.Array) -> jax.Array:
-    """bool [B, length, 1]: which frames are real."""
-    return (jnp.arange(length)[None, :] < lengths_B[:, None])[..., None]
-
-
 def zero_beyond(x_BxTxC: jax.Array, lengths_B: jax.Array | None) -> jax.Array:
     """`x` with 0 beyond each row's length."""
-    return x_BxTxC if lengths_B is None else jnp.where(mask_time(x_BxTxC.shape[1], lengths_B), x_BxTxC, 0)
+    return x_BxTxC if lengths_B is None else jnp.where(mask_time(x_BxTxC.shape[1], lengths_B, 3), x_BxTxC, 0)
 
 
 def pad_time(

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxslm.audio.spectra import mask_time
 from jaxslm.codec import spectral_discriminators as spectral
 from jaxslm.codec import wave_discriminators as wave
 from jaxslm.codec.scores import Scores
 from jaxslm.configure import closest
+from jaxslm.masking import mask_time
 
 
 class Discriminators(nnx.Module):
@@ -44,6 +44,10 @@ class Discriminators(nnx.Module):
         self.level = level
 
     def __call__(self, samples_BxN: jax.Array, n_samples_B: jax.Array | None = None) -> list[Scores]:
+        """Scores of float samples, of which `n_samples_B` (all when None) of each row count.
+
+        Raises ValueError where there are too few for one score.
+        """
         if n_samples_B is not None:
             samples_BxN = jnp.where(mask_time(samples_BxN.shape[1], n_samples_B), samples_BxN, 0)
         if self.level:

@@ -9,8 +9,8 @@ Legend: B batch, N samples, T time, D features of the teacher.
 import jax
 import jax.numpy as jnp
 
-from jaxslm.audio.spectra import mask_time
 from jaxslm.codec.scores import Scores
+from jaxslm.masking import mask_time
 
 _COSINE_EPS = 1e-8
 
@@ -78,10 +78,12 @@ def feature_matching(fake: list[Scores], real: list[Scores], form: str = "relati
 
 
 def waveform_l1(fake_BxN: jax.Array, real_BxN: jax.Array, n_samples_B: jax.Array | None = None) -> jax.Array:
+    """Mean absolute difference of the samples."""
     return masked_mean(jnp.abs(fake_BxN - real_BxN), n_samples_B)
 
 
 def waveform_l2(fake_BxN: jax.Array, real_BxN: jax.Array, n_samples_B: jax.Array | None = None) -> jax.Array:
+    """Mean squared difference of the samples."""
     return masked_mean(jnp.square(fake_BxN - real_BxN), n_samples_B)
 
 

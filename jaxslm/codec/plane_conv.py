@@ -1,7 +1,7 @@
 """Convolutions over time and frequency (or period) with weight norm, as discriminators use them.
 
 A strided convolution is computed as an ordinary one over blocks of its stride, a grouped one as one matrix product a
-group: the compiler's own gradients of the two are slow (on two CPU cores 2x and 3x to 10x slower than these).
+group: the compiler's own gradients of the two are mostly slower, and are convolutions with a dilated input.
 
 Legend: B batch, T time, F frequency or period, I input channels, O output channels, G groups.
 """

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxslm.audio.spectra import mask_time
 from jaxslm.codec.plane_conv import PlaneConv
+from jaxslm.masking import mask_time
 
 
 class Scores(NamedTuple):

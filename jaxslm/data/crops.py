@@ -26,7 +26,7 @@ class AudioCrops:
       split: "train" or "heldout".
       n_samples: N, at the rate of the records, `sample_rate`.
     Raises:
-      ValueError: no audio in the split.
+      ValueError: no audio in the split; when a row is read, audio of another rate.
     """
 
     def __init__(
@@ -80,7 +80,13 @@ class AudioCrops:
 
     def _crop(self, which: int, start: int) -> Crop:
         audio = self.records[int(self._chosen[which])].audio
-        samples_N = decode_clip(audio, start, self.n_samples).samples
+        clip = decode_clip(audio, start, self.n_samples)
+        if clip.rate != self.sample_rate:
+            raise ValueError(
+                f"{self.records.folder} holds audio at {clip.rate} Hz where {self.sample_rate} Hz are asked for: "
+                "prepare it with data.sample_rate set to that"
+            )
+        samples_N = clip.samples
         padded_N = np.zeros(self.n_samples, np.float32)
         padded_N[: len(samples_N)] = samples_N
         return dict(samples=padded_N, length=np.array([len(samples_N)], np.int32))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
-from jaxslm.audio.io import decode_flac
+from jaxslm.audio.io import HIGHEST_RATE, LOWEST_RATE, decode_flac
 from jaxslm.data.audio_shards import REPORT, make_audio_shards
 from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
 from jaxslm.data.report import Report
@@ -190,6 +190,11 @@ def _settings(data_config: Mapping) -> dict:
     units = dict(config.get("units") or {})
     if unknown := set(units) - set(UNITS):
         raise ValueError(f"data.units has no {', '.join(sorted(unknown))}: its keys are {', '.join(UNITS)}")
+    if (batch := (UNITS | units)["kmeans_batch"]) < 0:
+        raise ValueError(f"data.units.kmeans_batch={batch}: give the frames of a batch, or 0 for all of them at once")
+    rate = int(config.get("sample_rate") or SAMPLE_RATE)
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(f"data.sample_rate={rate}: choose {LOWEST_RATE} to {HIGHEST_RATE} Hz")
     aligner = config.get("alignment") or ""
     check_aligner(aligner)
     config = dict(
@@ -197,7 +202,7 @@ def _settings(data_config: Mapping) -> dict:
         units=UNITS | units if units else {},
         alignment=aligner,
         max_seconds=float(config.get("max_seconds") or 60),
-        sample_rate=int(config.get("sample_rate") or SAMPLE_RATE),
+        sample_rate=rate,
     )
     return json.loads(json.dumps(config, default=str))
 

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxslm.masking import mask_time
 from jaxslm.models.encoder_blocks import BlockConfig, run_blocks, stack_blocks
 from jaxslm.models.waveform_frontend import (
     ConvFrontend,
     ConvPositions,
     count_frames,
     distance_buckets,
-    mask_time,
     normalize_samples,
 )
 from jaxslm.nn.layers import LayerNorm, Linear

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxslm.masking import mask_time
 from jaxslm.models.encoder_blocks import gelu
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import LayerNorm, standardize
@@ -26,11 +27,6 @@ def count_frames(lengths, kernels: Sequence[int], strides: Sequence[int]):
     for kernel, stride in zip(kernels, strides, strict=True):
         lengths = (lengths - kernel) // stride + 1
     return max(lengths, 0) if isinstance(lengths, int) else lengths.clip(0)
-
-
-def mask_time(length: int, lengths_B: jax.Array) -> jax.Array:
-    """bool [B, length]: which positions are real."""
-    return jnp.arange(length)[None, :] < lengths_B[:, None]
 
 
 def normalize_samples(samples_BxN: jax.Array, lengths_B: jax.Array) -> jax.Array:

@@ -14,8 +14,8 @@ from flax import nnx
 
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.log_mel import HOP, WINDOW_SAMPLES, log_mel
+from jaxslm.masking import mask_time
 from jaxslm.models.encoder_blocks import BlockConfig, gelu, run_blocks, stack_blocks
-from jaxslm.models.waveform_frontend import mask_time
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import LayerNorm
 from jaxslm.sharding import Constrain, no_constraint

@@ -37,7 +37,7 @@ class NeuralEncoder:
     """An `Encoder`: the features of one layer of a model folder, see `jaxslm.hf.speech.load_speech_encoder`.
 
     A clip has the features, up to the rounding of float32, that it has alone, and the units but for frames that are
-    as near to one centroid as to another; in bfloat16 the rounding is coarser (HuBERT: .9994 of the units equal).
+    as near to one centroid as to another; in bfloat16 the rounding is coarser, and more frames move.
 
     batch_seconds: padded audio that a device encodes at once (None: BATCH_SECONDS); more keeps an accelerator busy.
     devices: that share a batch; by default those of this process (one, if they are CPUs).

@@ -61,6 +61,12 @@ def test_rows_are_a_function_of_seed_and_row_and_reach_the_loader(records):
     assert np.array_equal(batch["samples"][1], crops[9]["samples"])
 
 
+def test_audio_at_another_rate_is_refused(records):
+    crops = AudioCrops(records, "train", 2_000, seed=0, sample_rate=24_000)
+    with pytest.raises(ValueError, match="holds audio at 16000 Hz where 24000 Hz are asked for: prepare it with"):
+        crops[0]
+
+
 def test_heldout_clips_begin_at_their_beginning(records):
     crops = AudioCrops(records, "train", 2_000, seed=0).firsts(2)
     assert len(crops) == 2 and all(_told(crop)[1] == 0 for crop in crops)

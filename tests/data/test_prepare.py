@@ -354,3 +354,19 @@ def test_audio_may_be_stored_at_another_rate_and_units_are_those_of_16_khz(tmp_p
         assert np.abs(np.fft.rfft(clip.samples))[9_000] > 3_000  # of 3,600; at 16 kHz there is no such frequency
         assert decode_clip(low.audio).rate == 16_000 and len(decode_flac(high.audio)) == 16_000
         assert stored.inventory.encode(decode_flac(high.audio)) == high.units[stored.inventory.sha256]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(sample_rate=2_000), "data.sample_rate=2000: choose 4000 to 192000 Hz"),
+        (dict(units=dict(kmeans_batch=-1)), "data.units.kmeans_batch=-1: give the frames of a batch, or 0"),
+        (dict(units=dict(clusters=1)), "data.units.clusters=1: choose 2 to max_fit_frames=200000"),
+        (dict(units=dict(inventory="hubert-base-ls960-l6-k101")), "no folder and no published inventory.*l6-k100"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(changes, message, tmp_path):
+    write_corpus(tmp_path / "tones", 1)
+    with pytest.raises(ValueError, match=message):
+        prepare(config(tmp_path / "tones", **changes), tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache").glob("audio-*"))
