@@ -162,7 +162,7 @@ def _complete(folder: Path, part: Part, check: bool) -> bool:
     """
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         listed = None
     facts = {entry["file"].removesuffix(SUFFIX): entry for entry in listed or ()}
     complete = listed is not None and (folder / REPORT).is_file()

@@ -329,6 +329,8 @@ def test_a_lost_report_and_damaged_descriptions_are_made_again(tmp_path):
     (made.folder / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="manifest.json is damaged .*prepare the data again"):
         Records(made.folder)
+    prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False)
+    assert files(made.folder) == before
 
 
 def test_sweeping_the_audio_leaves_the_units_of_others_alone(tmp_path):
