@@ -17,15 +17,15 @@ REACH = TAPS // 4  # frames at the lower rate that either filter sees ahead
 
 
 class AliasFree(nnx.Module):
-    """`activation`, of single frames, at twice the frame rate; for Snake and SnakeBeta, whose sines double frequencies.
+    """`function`, of single frames, at twice the frame rate; for Snake and SnakeBeta, whose sines double frequencies.
 
     Both resamplings are by the Kaiser-windowed sinc of alias_free_torch, whose input goes on as its outermost frame
     (BigVGAN, alias_free_torch/act.py; BigCodec). Frames in between are kept apart from those at whole places: nothing
     is interleaved and no filter meets the zeros between frames. It looks 2 * REACH frames ahead and cannot be causal.
     """
 
-    def __init__(self, activation: nnx.Module):
-        self.activation = activation
+    def __init__(self, function: nnx.Module):
+        self.function = function
 
     def length(self, lengths):
         """Frames out of `lengths` frames in (an int or an array)."""
@@ -46,8 +46,8 @@ class AliasFree(nnx.Module):
 
         x = held(x_BxTxC, x_BxTxC[:, :1], _last(x_BxTxC, lengths_B), REACH, REACH)
         # The filter is its own mirror image; the factor is for the zeros between frames, which take half of its sum.
-        whole = self.activation(2 * filtered(x, taps[::2]))
-        half = self.activation(2 * filtered(x[:, 1:], taps[1::2]))
+        whole = self.function(2 * filtered(x, taps[::2]))
+        half = self.function(2 * filtered(x[:, 1:], taps[1::2]))
         first, last = whole[:, :1], _last(half, lengths_B)
         whole = held(whole, first, last, REACH - 1, REACH)
         half = held(half, first, last, REACH, REACH - 1)
@@ -74,8 +74,10 @@ def kaiser_sinc(taps: int) -> np.ndarray:
     Kaiser's rules for the window (alias_free_torch/filter.py, for a ratio of 2); an even number of taps.
     """
     attenuation = 2.285 * (taps / 2 - 1) * np.pi * 4 * 0.3 + 7.95
-    beta = 0.1102 * (attenuation - 8.7) if attenuation > 50 else 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (
-        attenuation - 21
+    beta = (
+        0.1102 * (attenuation - 8.7)
+        if attenuation > 50
+        else 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
     )
     window = np.kaiser(taps, beta)
     kernel = window * np.sinc((np.arange(taps) - (taps - 1) / 2) / 2)
