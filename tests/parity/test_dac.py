@@ -36,7 +36,7 @@ def peer():
             if name.endswith("alpha"):
                 weight.copy_(1 + 0.3 * torch.randn(weight.shape))
             elif weight.ndim > 1:
-                weight.copy_(0.9 * torch.randn(weight.shape) / weight[0].numel() ** 0.5)
+                weight.copy_(0.8 * torch.randn(weight.shape) / weight[0].numel() ** 0.5)
             else:
                 weight.copy_(0.1 * torch.randn(weight.shape))
     return model
@@ -83,8 +83,9 @@ def test_codes_and_samples_are_those_of_transformers(peer, ours):
     assert len(np.unique(codes)) > SIZES["codebook_size"] // 2
     np.testing.assert_array_equal(codes, codes_BxQxT.numpy().transpose(0, 2, 1))
     decoded = jax.jit(decoder)(quantizer.decode(codes))[..., 0]
-    # A sample lost at a stage moves none of those before it; what it leaves out reaches back a few frames.
+    # Without the samples that transformers loses at odd strides, later stages see another end: 3 * (1 + 3 + 9) frames at
+    # each rate.
     assert decoded.shape == (2, 40 * HOP) and expected.shape[1] < 40 * HOP
-    away = 35 * HOP
+    away = 20 * HOP
     assert expected[:, :away].std() > 0.1
     np.testing.assert_allclose(decoded[:, :away], expected[:, :away], atol=1e-4)
