@@ -83,8 +83,8 @@ def test_codes_and_samples_are_those_of_transformers(peer, ours):
     assert len(np.unique(codes)) > SIZES["codebook_size"] // 2
     np.testing.assert_array_equal(codes, codes_BxQxT.numpy().transpose(0, 2, 1))
     decoded = jax.jit(decoder)(quantizer.decode(codes))[..., 0]
-    # Without the samples that transformers loses at odd strides, later stages see another end: 3 * (1 + 3 + 9) frames at
-    # each rate.
+    # Without the samples that transformers loses at odd strides, later stages see another end, 3 * (1 + 3 + 9)
+    # frames deep at each rate.
     assert decoded.shape == (2, 40 * HOP) and expected.shape[1] < 40 * HOP
     away = 20 * HOP
     assert expected[:, :away].std() > 0.1
