@@ -48,3 +48,24 @@ def read_value(theirs: Mapping[str, Any], key: str, default: Any, where: str) ->
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIZE
+
+
+def read_number(theirs: Mapping[str, Any], key: str, default: float, where: str, most: float) -> float:
+    """A number from 0 to `most`. Raises ValueError naming the file and the field."""
+    value = theirs.get(key, default)
+    if type(value) not in (int, float) or not 0 <= value <= most:
+        raise ValueError(
+            f"{where}: {key}={reprlib.repr(value)} is not a number from 0 to {most:g}; copy the file from the model's "
+            "page again"
+        )
+    return float(value)
+
+
+def check_neutral(theirs: Mapping[str, Any], neutral: Mapping[str, tuple], where: str) -> None:
+    """Raises ValueError naming a field that changes the computation in a way that is not known here.
+
+    neutral: the values of each field that leave it alone; a field that is not there does so, too.
+    """
+    for key, values in neutral.items():
+        if key in theirs and theirs[key] not in values:
+            raise ValueError(f"{where}: {key}={reprlib.repr(theirs[key])} is not supported; use a model without it")

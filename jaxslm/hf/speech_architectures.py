@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxslm.hf.config_file import MAX_CONVS, read_value
+from jaxslm.hf.config_file import MAX_CONVS, check_neutral, read_value
 from jaxslm.models.whisper_encoder import MAX_FRAMES
 
 
@@ -145,9 +145,7 @@ def speech_architecture(theirs: Mapping[str, Any], where: str) -> SpeechArchitec
             f"{where}: model_type {reprlib.repr(kind)} is not one of {', '.join(SPEECH_ARCHITECTURES)}; name the "
             "folder of a speech encoder of these families (ContentVec and Spin are of type hubert)"
         )
-    for key, neutral in _NEUTRAL.items():
-        if key in theirs and theirs[key] not in neutral:
-            raise ValueError(f"{where}: {key}={reprlib.repr(theirs[key])} is not supported; use a model without it")
+    check_neutral(theirs, _NEUTRAL, where)
     return architecture
 
 
