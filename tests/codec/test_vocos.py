@@ -60,7 +60,7 @@ def test_no_scatter_and_no_convolution_that_dilates_its_input():
 @pytest.mark.parametrize("fields", [{}, dict(front=False)])
 def test_each_row_of_a_batch_is_the_row_alone(fields):
     vocos = decoder(**fields)
-    run, x, lengths = jax.jit(vocos), noise(3, 9, DIM), np.array([9, 4, 1])
+    run, x, lengths = jax.jit(vocos), noise(2, 9, DIM), np.array([9, 1])
     y = run(x, jnp.asarray(lengths))
     assert y.shape == (3, 9 * 6, 1) and vocos.length(9) == 9 * 6
     for i, n in enumerate(lengths):
