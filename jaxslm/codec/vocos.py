@@ -25,15 +25,15 @@ class VocosConfig:
     """The defaults are WavTokenizer's, for 75 frames a second of 24 kHz.
 
     hop: samples a frame. overlap: hops a transform, 2 or more.
-    channels, hidden: features of a frame, and inside of a block. n_layers: blocks.
+    width, hidden: features of a frame, and inside of a block. n_layers: blocks.
     front: residual units and attention over all frames before the blocks (WavTokenizer).
-    groups: of the channels that the group norms of `front` treat alike.
+    groups: of the features that the group norms of `front` treat alike.
     n_conditions: sets of scales and shifts in the norms, chosen by `condition_B`; with 1 they are layer norms.
     """
 
     hop: int = 320
     overlap: int = 4
-    channels: int = 768
+    width: int = 768
     hidden: int = 2304
     n_layers: int = 12
     front: bool = True
@@ -42,13 +42,13 @@ class VocosConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self):
-        for name, least in (("hop", 1), ("overlap", 2), ("channels", 1), ("hidden", 1), ("n_layers", 1), ("groups", 1)):
+        for name, least in (("hop", 1), ("overlap", 2), ("width", 1), ("hidden", 1), ("n_layers", 1), ("groups", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; set it to {least} or more")
         if self.n_conditions < 1:
             raise ValueError(f"n_conditions={self.n_conditions}; set it to 1 or more, 1 for plain layer norms")
-        if self.front and self.channels % self.groups:
-            raise ValueError(f"groups={self.groups} does not divide channels={self.channels}; change one")
+        if self.front and self.width % self.groups:
+            raise ValueError(f"groups={self.groups} does not divide width={self.width}; change one")
         if self.hop % 2:
             raise ValueError(f"hop={self.hop} cannot be centred in a transform; make it even")
 
@@ -66,7 +66,7 @@ class Vocos(nnx.Module):
 
     def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
         embed, front, blocks, head = jax.random.split(key, 4)
-        width = config.channels
+        width = config.width
         self.config = config
         self.embed = Conv(dim, width, 7, embed, causal=False)
         self.front = _front(config, front) if config.front else None
@@ -118,7 +118,7 @@ class _Block(nnx.Module):
     """ConvNeXt (Liu et al. 2022) over time."""
 
     def __init__(self, config: VocosConfig, key: jax.Array):
-        width = config.channels
+        width = config.width
         depthwise, up, down = jax.random.split(key, 3)
         self.depthwise = Conv(width, width, 7, depthwise, causal=False, groups=width)
         self.norm = ConditionNorm(config.n_conditions, width, config.norm_eps)
@@ -139,8 +139,8 @@ class GroupNorm(nnx.Module):
     """
 
     def __init__(self, config: VocosConfig, *, swish: bool = False):
-        self.scale = nnx.Param(jnp.ones(config.channels), logical_axes=(None,))
-        self.bias = nnx.Param(jnp.zeros(config.channels), logical_axes=(None,))
+        self.scale = nnx.Param(jnp.ones(config.width), logical_axes=(None,))
+        self.bias = nnx.Param(jnp.zeros(config.width), logical_axes=(None,))
         self.groups, self.eps, self.swish = config.groups, config.norm_eps, swish
 
     def __call__(self, x_BxTxC: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
@@ -166,7 +166,7 @@ class _Attention(nnx.Module):
 
     def __init__(self, config: VocosConfig, key: jax.Array):
         def linear(key: jax.Array) -> Linear:
-            return Linear(config.channels, config.channels, key, axes=("embed", None), bias=True)
+            return Linear(config.width, config.width, key, axes=("embed", None), bias=True)
 
         self.norm = GroupNorm(config)
         self.query, self.key, self.value, self.output = map(linear, jax.random.split(key, 4))
@@ -186,7 +186,7 @@ def _front(config: VocosConfig, key: jax.Array) -> Chain:
     attention, *keys = jax.random.split(key, 5)
 
     def unit(key: jax.Array) -> Residual:
-        convs = [Conv(config.channels, config.channels, 3, k, causal=False) for k in jax.random.split(key)]
+        convs = [Conv(config.width, config.width, 3, k, causal=False) for k in jax.random.split(key)]
         return Residual(Chain([part for conv in convs for part in (GroupNorm(config, swish=True), conv)]))
 
     before, after = [unit(k) for k in keys[:2]], [unit(k) for k in keys[2:]]

@@ -10,7 +10,7 @@ from jaxslm.codec.vocos import Vocos, VocosConfig, vocos_decoder
 
 torch = pytest.importorskip("torch")
 DIM = 6
-SMALL = dict(hop=6, channels=8, hidden=12, n_layers=2, groups=4, n_conditions=3)
+SMALL = dict(hop=6, width=8, hidden=12, n_layers=2, groups=4, n_conditions=3)
 
 
 def noise(*shape, seed=0):
@@ -141,7 +141,7 @@ def test_wrong_settings_are_refused():
     for fields, message in (
         (dict(hop=5), "make it even"),
         (dict(overlap=1), "overlap=1; set it to 2 or more"),
-        (dict(groups=5), "groups=5 does not divide channels=768"),
+        (dict(groups=5), "groups=5 does not divide width=768"),
         (dict(n_conditions=0), "1 for plain layer norms"),
     ):
         with pytest.raises(ValueError, match=message):
