@@ -134,6 +134,19 @@ def test_wide_band_metrics_refuse_narrow_band_audio():
     assert "8000 Hz" in measure_clip(voice(rate=8000), voice(rate=8000), 8000, ["pesq"]).failures["pesq"]
 
 
+def test_pesq_refuses_a_clip_that_could_have_more_utterances_than_it_can_hold():
+    pytest.importorskip("pesq")
+    rng = np.random.default_rng(0)
+
+    def staccato(seconds):
+        t = np.arange(int(seconds * RATE)) / RATE
+        return (0.1 * rng.normal(size=len(t)) * (t % 0.42 < 0.21)).astype(np.float32)
+
+    longest = staccato(20)
+    assert measure_clip(longest, noisy(longest, 1e-3), RATE, ["pesq"]).values["pesq"] > 1
+    assert "20 s" in measure_clip(staccato(20.1), staccato(20.1), RATE, ["pesq"]).failures["pesq"]
+
+
 def test_failures_are_counted_and_named_and_left_out_of_the_mean():
     clips = {"a": noisy(CLIP), "b": 0 * CLIP, "c": noisy(CLIP, 0.05)}
     table = summarize({id: measure_clip(CLIP, clip, RATE, ["si_sdr"]) for id, clip in clips.items()})["si_sdr"]
