@@ -121,3 +121,70 @@ def tiny(config: ConfigDict) -> None:
     config.checkpoint.every = 70
     config.eval.update(every=70, batches=2)
     config.samples.text_tokens = 150  # bytes, where the full recipe counts pieces of words
+
+
+def codec() -> ConfigDict:
+    """A neural codec, with every key that the task reads; a recipe fills in model, losses and discriminators."""
+    return ConfigDict(
+        dict(
+            task="codec",
+            seed=0,
+            steps=400_000,
+            log_every=10,
+            init_from="",  # a workdir of the same codec
+            checkpoint=dict(every=5000, keep=3),
+            eval=dict(every=5000, batches=8),
+            export=dict(every=0),
+            samples=dict(utterances=4),
+            optimizer=dict(codec=_gan_adam(), discriminators=_gan_adam(), max_skipped=20),
+            average_decay=0.0,  # of the mean of the codec's parameters that is evaluated and used; 0: none
+            dtype="float32",  # of the computation; parameters and quantizers are float32
+            model=dict(dim=512, encoder=dict(kind="seanet"), decoder=dict(kind="seanet"), quantizer=dict()),
+            discriminators=dict(kinds=dict(stft=dict()), level=False),
+            losses=dict(
+                balance=False,  # True: weights are shares of the gradient's norm, else factors
+                spectral=dict(mel=dict(weight=1.0, form="soundstream")),
+                waveform=dict(weight=0.0, form="l1"),
+                adversarial=dict(weight=1.0, form="hinge", average=True, start=0),  # step from which they play
+                feature=dict(weight=100.0, form="relative"),
+                commitment=1.0,
+                codebook=0.0,
+                distil=dict(weight=0.0, form="dimension", teacher="", layer=-1),  # a folder, or "log_mel"
+            ),
+            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),
+            data=dict(
+                sources=dict(),
+                cache="~/.cache/jaxslm",
+                alignment="",
+                max_seconds=60.0,
+                sample_rate=16_000,
+                seconds=1.0,  # of a crop
+                batch_size=64,
+                workers=0,
+            ),
+        )
+    )
+
+
+def _gan_adam() -> dict:
+    return dict(
+        peak_lr=3e-4,
+        final_lr=3e-4,
+        schedule="constant",
+        warmup_steps=0,
+        b1=0.5,
+        b2=0.9,
+        eps=1e-8,
+        weight_decay=0.0,
+        clip_norm=0.0,
+        moment_dtype="float32",
+    )
+
+
+def tiny_codec(config: ConfigDict) -> None:
+    """The same code path at a size that two CPU cores train in minutes."""
+    config.data.sources = dict(speech=dict(kind="demo", utterances=200, seed=0, heldout=0.05))
+    config.data.update(batch_size=8, seconds=0.5)
+    config.steps = 200
+    config.checkpoint.every = 100
+    config.eval.update(every=100, batches=1)

@@ -4,7 +4,8 @@ Each loss is differentiated with respect to the decoder's output alone, and thes
 give each its share of the norm whatever the loss's own scale; one pullback then takes the sum through the decoder:
 
     (fake, commitment), pullback = jax.vjp(decode, parameters)
-    balanced, state = balancer(losses_of, fake, state)
+    losses, gradients = gradients_of(losses_of, fake)
+    balanced, state = balancer(gradients, state)
     (gradient,) = pullback((balanced.gradient, commitment_weight))
 
 Legend: B batch, N samples.
@@ -12,24 +13,25 @@ Legend: B batch, N samples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-
-class BalancerState(NamedTuple):
-    """Moving sums of the norms by loss, and of the weights of these sums."""
-
-    norms: dict[str, jax.Array]
-    weight: jax.Array
+Losses = dict[str, jax.Array]
 
 
 class Balanced(NamedTuple):
     gradient: jax.Array  # [B, N], with respect to the decoder's output
-    losses: dict[str, jax.Array]
-    shares: dict[str, jax.Array]  # of each loss in the summed norms, before balancing
-    scales: dict[str, jax.Array]  # what each gradient was multiplied by
+    shares: Losses  # of each loss in the summed norms, before balancing
+    scales: Losses  # what each gradient was multiplied by
+
+
+def gradients_of(losses_of: Callable[[jax.Array], Losses], fake_BxN: jax.Array) -> tuple[Losses, Losses]:
+    """(losses, gradient [B, N] of each) of `losses_of(fake_BxN)`. Under jit what they share is computed once."""
+    names = list(jax.eval_shape(losses_of, fake_BxN))
+    pairs = {name: jax.value_and_grad(lambda x, name=name: losses_of(x)[name])(fake_BxN) for name in names}
+    return {name: loss for name, (loss, _) in pairs.items()}, {name: g for name, (_, g) in pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -46,34 +48,36 @@ class Balancer:
     per_item: bool = True
     epsilon: float = 1e-12
 
-    def start(self) -> BalancerState:
-        return BalancerState({name: jnp.zeros(()) for name in self.weights}, jnp.zeros(()))
+    def start(self) -> dict[str, Any]:
+        """{"norms": moving sums of the norms, "weights": of the weights of these sums}, by loss."""
+        zeros = {name: jnp.zeros(()) for name in self.weights}
+        return {"norms": zeros, "weights": dict(zeros)}
 
-    def __call__(
-        self, losses_of: Callable[[jax.Array], Mapping[str, jax.Array]], fake_BxN: jax.Array, state: BalancerState
-    ) -> tuple[Balanced, BalancerState]:
-        """Gradients of the losses `losses_of(fake_BxN)`, balanced, and the new state.
+    def __call__(self, gradients: Losses, state: dict[str, Any]) -> tuple[Balanced, dict[str, Any]]:
+        """The sum of the gradients, balanced, and the new state.
 
-        Call it under jit: what the losses share is then computed once. A norm that is not finite stays in the moving
-        average: put the old state back when a step is skipped. Raises ValueError when the losses are not the weights'.
+        A gradient that is 0 does not count in its average: a loss may set in later. A norm that is not finite stays in
+        the average: put the old state back when a step is skipped. Raises ValueError when the losses are not the
+        weights'.
         """
-        names = set(jax.eval_shape(losses_of, fake_BxN))
-        if names != set(self.weights):
+        if set(gradients) != set(self.weights):
             raise ValueError(
                 f"balancer.weights has {', '.join(sorted(self.weights))} but the losses are "
-                f"{', '.join(sorted(names))}: give each loss one weight"
+                f"{', '.join(sorted(gradients))}: give each loss one weight"
             )
-        losses, gradients = {}, {}
+        sums, weights, averages = {}, {}, {}
         for name in self.weights:
-            losses[name], gradients[name] = jax.value_and_grad(lambda x, name=name: losses_of(x)[name])(fake_BxN)
-        weight = self.decay * state.weight + 1.0
-        sums = {name: self.decay * state.norms[name] + self._norm(g) for name, g in gradients.items()}
-        averages = {name: total / weight for name, total in sums.items()}
+            norm = self._norm(gradients[name])
+            counts = norm != 0
+            sums[name] = jnp.where(counts, self.decay * state["norms"][name] + norm, state["norms"][name])
+            weights[name] = jnp.where(counts, self.decay * state["weights"][name] + 1.0, state["weights"][name])
+            averages[name] = sums[name] / jnp.maximum(weights[name], 1.0)
         share = self.total_norm / sum(self.weights.values())
         scales = {name: share * w / (self.epsilon + averages[name]) for name, w in self.weights.items()}
         gradient = sum(scales[name].astype(g.dtype) * g for name, g in gradients.items())
-        shares = {name: average / sum(averages.values()) for name, average in averages.items()}
-        return Balanced(gradient, losses, shares, scales), BalancerState(sums, weight)
+        total = jnp.maximum(sum(averages.values()), self.epsilon)
+        shares = {name: average / total for name, average in averages.items()}
+        return Balanced(gradient, shares, scales), {"norms": sums, "weights": weights}
 
     def _norm(self, gradient: jax.Array) -> jax.Array:
         squares = jnp.square(gradient.astype(jnp.float32))

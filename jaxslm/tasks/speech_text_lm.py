@@ -208,7 +208,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         check_artifact=lambda name, saved, current: Vocabulary.from_json(current).check_same(
             Vocabulary.from_json(saved), str(workdir / name)
         ),
-        tokens_per_step=tokens_per_step,
+        work_per_step=tokens_per_step,
         flops_per_step=tokens_per_step * flops_per_token(model_config, data["context_length"]),
     )
 

@@ -13,16 +13,17 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxslm.training.distributed import agree, barrier
-from jaxslm.training.stored import CHUNK_BYTES
+from jaxslm.training.stored import CHUNK_BYTES, open_model
 
 log = logging.getLogger(__name__)
 # What goes wrong there is raised, too, and reported here in one line instead of a page.
@@ -206,15 +207,7 @@ def restore_model(folder: Path, abstract_model: Any, step: int | None = None) ->
     CheckpointError if there is none, ValueError naming what does not fit.
     """
     folder = folder.absolute()
-    candidates = saved_steps(folder) if step is None else [step]
-    for step in candidates:
-        if not (harm := damage(folder / str(step), "model")):
-            break
-        log.warning("checkpoint %d is damaged (%s)", step, harm)
-    else:
-        raise CheckpointError(
-            f"{folder} holds no unharmed checkpoint; train first, or name the workdir of another run."
-        )
+    step = unharmed(folder, step)
     _check_fits(folder / str(step), {"model": abstract_model})
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     plain = jax.tree.map(
@@ -223,6 +216,39 @@ def restore_model(folder: Path, abstract_model: Any, step: int | None = None) ->
     with ocp.Checkpointer(_handler()) as orbax:
         restored = orbax.restore(folder / str(step), args=ocp.args.Composite(model=_restoring(plain)))
     return from_plain(restored.model, abstract_model), step
+
+
+def restore_parts(folder: Path, abstract: Any, prefixes: Sequence[str], step: int | None = None) -> tuple[Any, int]:
+    """(tree, step): as `restore_model`, of a model that holds more than `abstract`: each of its arrays is looked up by
+    its name behind the first of `prefixes` that has it.
+    """
+    step = unharmed(folder.absolute(), step)
+    stored = open_model(folder / str(step))
+
+    def read(path: tuple, leaf: Any) -> jax.Array:
+        name = "/".join(_names(path))
+        found = next((stored[full] for p in prefixes if (full := f"{p}/{name}") in stored), None)
+        if found is None or found.shape != leaf.shape:
+            has = "nothing of that name" if found is None else f"shape {list(found.shape)}"
+            raise ValueError(
+                f"{folder / str(step)} has {has} where {prefixes[-1]}/{name} {list(leaf.shape)} is looked for: its "
+                "config was changed after training; restore config.json, or train again in a new --workdir"
+            )
+        return jnp.asarray(found[...], leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(read, abstract), step
+
+
+def unharmed(folder: Path, step: int | None = None) -> int:
+    """The newest step of a run's `checkpoints` folder that is not damaged, or `step` if that is not.
+
+    Raises CheckpointError if there is none.
+    """
+    for candidate in saved_steps(folder) if step is None else [step]:
+        if not (harm := damage(folder / str(candidate), "model")):
+            return candidate
+        log.warning("checkpoint %d is damaged (%s)", candidate, harm)
+    raise CheckpointError(f"{folder} holds no unharmed checkpoint; train first, or name the workdir of another run.")
 
 
 def saved_steps(folder: Path) -> list[int]:

@@ -73,7 +73,8 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
 def check_limits(config: Any) -> None:
     """Raises ValueError if a value is below its limit in LIMITS."""
     for key, (least, meaning) in LIMITS.items():
-        value = functools.reduce(operator.getitem, key.split("."), config)
+        *parents, last = key.split(".")
+        value = functools.reduce(operator.getitem, parents, config).get(last, least)  # not every task has every key
         if value < least:
             raise ValueError(f"{key} is {value}; set it to {least} or more ({meaning}).")
     exports, saves = config.export.every, config.checkpoint.every

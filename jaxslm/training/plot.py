@@ -14,31 +14,29 @@ from jaxslm.training.metrics import HELDOUT, Row, is_heldout, read_rows
 log = logging.getLogger(__name__)
 
 
-def plot_losses(metrics: Path, picture: Path, title: str = "") -> None:
-    """Draws metrics.jsonl, a colour an objective: thin lines each step, thick their running mean, dots held-out."""
+def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "loss (nats a token)") -> None:
+    """Draws metrics.jsonl, a colour an objective: thin lines each step, thick their running mean, dots held-out.
+
+    All lie in one panel measured in `label`, or if that is "" each in its own.
+    """
     rows = read_rows(metrics)
     train = [row for row in rows if not is_heldout(row)]
     heldout = [row for row in rows if is_heldout(row)]
     if not train:
         return
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
     objectives = [name for name in train[-1] if name.startswith("loss/")]
-    for i, name in enumerate(["loss", *(objectives if len(objectives) > 1 else [])]):
-        color = "black" if name == "loss" else f"C{i - 1}"
-        steps, values = _series(train, name)
-        last = f"{values[-1]:.3f}" if len(values) else "none"
-        if len(steps):
-            axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
-            smooth = _running_mean(values, max(len(values) // 40, 1))
-            last = f"{smooth[-1]:.3f}"
-            axes.plot(steps, smooth, color=color, linewidth=2.2 if name == "loss" else 1.4)
-        held_steps, held_values = _series(heldout, HELDOUT + name)
-        label = "all" if name == "loss" else name.removeprefix("loss/")
-        label += f"  {last}" + (f", held-out {held_values[-1]:.3f}" if len(held_values) else "")
-        axes.plot(held_steps, held_values, "o--", color=color, markersize=6, linewidth=0.9, markeredgecolor="white")
-        axes.plot([], [], color=color, linewidth=2, label=label)
-    _dress(axes, title)
+    names = ["loss", *(objectives if len(objectives) > 1 else [])]
+    columns = 1 if label else min(3, len(names))
+    n_rows = 1 if label else -(-len(names) // columns)
+    size = (9, 5.5) if label else (4.5 * columns, 3.2 * n_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(n_rows, columns, squeeze=False).flat
+    for i, name in enumerate(names):
+        _curve(panels[0 if label else i], train, heldout, name, "black" if name == "loss" else f"C{i - 1}")
+    figure.suptitle(title)
+    for i, axes in enumerate(panels):
+        axes.set_visible(bool(label) or i < len(names))
+        _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
     FigureCanvasAgg(figure)
     try:
         figure.savefig(picture, dpi=120)
@@ -89,14 +87,28 @@ def _draw_curve(axes, rows: list[Row], name: str, color: str) -> None:
     axes.plot(held_steps, held_values, "o--", color=color, markersize=4, linewidth=0.9, markeredgecolor="white")
 
 
-def _dress(axes, title: str) -> None:
+def _curve(axes, train: list[Row], heldout: list[Row], name: str, color: str) -> None:
+    steps, values = _series(train, name)
+    last = "none"
+    if len(steps):
+        axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
+        smooth = _running_mean(values, max(len(values) // 40, 1))
+        last = f"{smooth[-1]:.3f}"
+        axes.plot(steps, smooth, color=color, linewidth=2.2 if name == "loss" else 1.4)
+    held_steps, held_values = _series(heldout, HELDOUT + name)
+    label = "all" if name == "loss" else name.removeprefix("loss/")
+    label += f"  {last}" + (f", held-out {held_values[-1]:.3f}" if len(held_values) else "")
+    axes.plot(held_steps, held_values, "o--", color=color, markersize=6, linewidth=0.9, markeredgecolor="white")
+    axes.plot([], [], color=color, linewidth=2, label=label)
+
+
+def _dress(axes, label: str, legend: str) -> None:
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a token)")
-    axes.set_title(title)
+    axes.set_ylabel(label)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="lines: training, dots: held-out", alignment="left", frameon=False)
+    axes.legend(title=legend, alignment="left", frameon=False)
 
 
 def _series(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:

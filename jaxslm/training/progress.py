@@ -109,10 +109,11 @@ class Progress:
             self._seconds.append(seconds)
         # a step read at once, before a save, takes less, and the next one more: only their mean says something
         rate = len(self._seconds) / sum(self._seconds) if self._seconds else math.nan
-        values["tokens_per_s"] = self._task.tokens_per_step * rate
+        values[f"{self._task.work}_per_s"] = self._task.work_per_step * rate
         values["mfu"] = self._task.flops_per_step * rate / self._peak
         self._show(step, values)
-        self._check_skipped(step, int(values["skipped_in_a_row"]), int(values["skipped"]))
+        parts = [name.removeprefix("bad/") for name, value in values.items() if name.startswith("bad/") and value]
+        self._check_skipped(step, int(values["skipped_in_a_row"]), int(values["skipped"]), " and ".join(parts))
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         self._recent.append(values)
@@ -122,22 +123,28 @@ class Progress:
         row = self._file.add(step, values)
         self._bar.update(1)
         if step % self._config.log_every == 0 or step == self._config.steps:
-            speed = f"{values['tokens_per_s']:,.0f} tokens/s, " if math.isfinite(values["tokens_per_s"]) else ""
+            work, rate = self._task.work, values[f"{self._task.work}_per_s"]
+            speed = f"{rate:,.{0 if rate >= 100 else 2}f} {work}/s, " if math.isfinite(rate) else ""
             self._bar.set_postfix_str(speed + described(self.train), refresh=False)
             self._try_flush()
             self._events.add(row)
 
-    def _check_skipped(self, step: int, in_a_row: int, in_all: int) -> None:
+    def _check_skipped(self, step: int, in_a_row: int, in_all: int, part: str) -> None:
         most = self._config.optimizer.max_skipped
+        whose = f" of the {part}" if part else ""
         if in_a_row:
             log.warning(
-                "step %d left out: its loss or gradient is not finite (%d in a row, %d in all)", step, in_a_row, in_all
+                "step %d left out: a loss or gradient%s is not finite or diverges (%d in a row, %d in all)",
+                step,
+                whose,
+                in_a_row,
+                in_all,
             )
         if in_a_row >= most:
             raise TrainingError(
-                f"{in_a_row} steps in a row, up to step {step}, had a loss or gradient that is not finite "
-                "(optimizer.max_skipped). Lower optimizer.peak_lr or optimizer.clip_norm, or look at the data of these "
-                f"steps; {self._workdir / 'checkpoints'} holds the state before them."
+                f"{in_a_row} steps in a row, up to step {step}, had a loss or gradient{whose} that is not finite or "
+                "diverges (optimizer.max_skipped). Lower its peak_lr or clip_norm in optimizer, or look at the data of "
+                f"these steps; {self._workdir / 'checkpoints'} holds the state before them."
             )
 
     def _try_flush(self) -> None:
@@ -149,7 +156,8 @@ class Progress:
     def _draw(self) -> None:
         from jaxslm.training.plot import plot_losses  # here, not above: the first step should not wait for matplotlib
 
-        plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png", self._workdir.name)
+        picture = self._workdir / "loss.png"
+        plot_losses(self._workdir / "metrics.jsonl", picture, self._workdir.name, self._task.loss_label)
 
 
 def mean_losses(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:

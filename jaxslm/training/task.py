@@ -30,7 +30,8 @@ class Task:
 
     init: key -> state, every array made in its shards.
     step: (state, batch) -> (state, metrics), jitted, the state donated; metrics are float32 scalars on the device,
-        among them `loss`, `skipped`, `skipped_in_a_row` and one `loss/<objective>` an objective.
+        among them `loss`, `skipped`, `skipped_in_a_row` and one `loss/<objective>` an objective; where it knows, 1 for
+        `bad/<part>` of a step that was skipped because of it.
     batches: batches consumed so far -> iterator of the following ones, dicts of numpy arrays with this process's rows.
     batch_sharding: sharding of the first two dimensions of every array of a batch.
     abstract_state: () -> the state as ShapeDtypeStructs with shardings, into which a checkpoint is restored.
@@ -41,7 +42,9 @@ class Task:
     import_model: (model, folder) -> the model with the parameters of a folder that is no workdir, for init_from.
     export: (checkpoint step, folder to write) -> None; writes the model for other programs from that checkpoint.
     check_artifact: (file name, saved, current) -> None; raises ValueError naming what changed.
-    tokens_per_step, flops_per_step: over all devices.
+    work_per_step: how much of `work` a step takes, over all devices; "tokens" or the like, in metrics `<work>_per_s`.
+    flops_per_step: over all devices.
+    loss_label: what the losses are measured in, on pictures; "" where each has a scale of its own.
     """
 
     init: Callable[[jax.Array], Any]
@@ -49,8 +52,10 @@ class Task:
     batches: Callable[[int], Iterator[Any]]
     batch_sharding: jax.sharding.NamedSharding
     abstract_state: Callable[[], Any]
-    tokens_per_step: int
+    work_per_step: float
     flops_per_step: float
+    work: str = "tokens"
+    loss_label: str = "loss (nats a token)"
     evaluate: Callable[[Any], Mapping[str, float]] = lambda state: {}
     samples: Callable[[Any, Path, int], str] = lambda state, folder, step: ""
     artifacts: Mapping[str, Any] = field(default_factory=dict)

@@ -128,7 +128,7 @@ def test_bad_steps_are_left_out_and_counted(task, tmp_path, caplog):
     assert [row["skipped"] for row in rows] == [0, 0, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3]
     assert [row["skipped_in_a_row"] for row in rows[2:7]] == [1, 2, 0, 1, 0]
     assert rows[2]["loss"] is None and rows[2]["grad_norm"] is None and rows[11]["loss"] < rows[0]["loss"]
-    assert "step 4 left out: its loss or gradient is not finite (2 in a row, 2 in all)" in caplog.text
+    assert "step 4 left out: a loss or gradient is not finite or diverges (2 in a row, 2 in all)" in caplog.text
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run(task, tmp_path):

@@ -1,0 +1,188 @@
+"""One step of adversarial training of a codec, in one program: the discriminators move first, the codec then hears
+from what they have become.
+
+The model of the state is {"codec": Codec, "student": Linear | None, "discriminators": Discriminators | None,
+"average": Codec without codebooks | None}; the state of the optimizers {"codec", "discriminators", "balancer"}.
+
+Legend: B batch, N samples.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxslm.codec.balancer import Balancer, Losses, gradients_of
+from jaxslm.codec.distillation import Distillation
+from jaxslm.codec.losses import discriminator_loss
+from jaxslm.codec.objective import Objective, weighted
+from jaxslm.training.state import TrainState
+
+DIVERGED = 100.0  # loss of the discriminators; at chance the hinge loss is 2, the least squares 0.5
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """What moves how. optimizers, schedules: {"codec", "discriminators"}. average_decay: of the running mean of the
+    codec's parameters, 0 for none. dtype: of the computation of the networks.
+    """
+
+    objective: Objective
+    distillation: Distillation | None
+    optimizers: Mapping[str, optax.GradientTransformation]
+    schedules: Mapping[str, Callable[[jax.Array], jax.Array]]
+    average_decay: float = 0.0
+    dtype: str = "float32"
+
+    @property
+    def balancer(self) -> Balancer | None:
+        weights = self.objective.distances | self.objective.adversarial
+        return Balancer(weights) if self.objective.losses["balance"] else None
+
+    def start(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """State of the optimizers, as `make_init` asks for it."""
+        moving = {"codec": generator_of(model), "discriminators": model["discriminators"]}
+        states = {name: None if part is None else self.optimizers[name].init(part) for name, part in moving.items()}
+        return states | {"balancer": self.balancer and self.balancer.start()}
+
+    init = start  # the name that `make_init` knows
+
+    def step(self, state: TrainState, batch: Mapping[str, jax.Array], teacher: Any) -> tuple[TrainState, Losses]:
+        """(state, metrics) after the clips of a batch: "samples" [B, N], "length" [B, 1].
+
+        A step of which any loss or gradient is not finite, or in which the discriminators diverge (a loss above
+        DIVERGED), changes nothing but the counters; metrics name it: "bad/codec", "bad/discriminators".
+        """
+        real, n_B = batch["samples"], batch["length"][:, 0]
+        model, objective = state.model, self.objective
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        generator = generator_of(model)
+        heard = None if self.distillation is None else self.distillation.hear(teacher, real, n_B)
+        generate = functools.partial(self._generate, model["codec"].quantizer.codebooks, real, n_B, heard, key)
+        (fake, _), pullback, (codebooks, inner, metrics) = jax.vjp(generate, generator, has_aux=True)
+
+        distances = lambda x: objective.distance(x, real, n_B)  # noqa: E731
+        losses, gradients = self._output_gradients(distances, fake, objective.distances)
+        opponents = model["discriminators"], state.opt_state["discriminators"]
+        bad = {}
+        if objective.adversarial:
+            began = state.step - state.skipped >= objective.losses["adversarial"]["start"]
+            opponents, judged, more, of_opponents = self._contest(began, *opponents, fake, real, n_B)
+            losses |= judged
+            gradients |= {f"judged {name}": g for name, g in more.items()}
+            metrics |= of_opponents
+            diverged = (of_opponents["loss/discriminators"] > DIVERGED) | ~_finite(of_opponents)
+            bad["discriminators"] = diverged
+        gradient, balance, shares = self._sum(gradients, state.opt_state["balancer"])
+        (of_generator,) = pullback((gradient.astype(fake.dtype), jnp.ones(())))
+
+        norm = optax.tree.norm(of_generator)
+        bad["codec"] = ~(_finite(losses) & _finite(inner) & jnp.isfinite(norm))
+        updates, moments = self.optimizers["codec"].update(of_generator, state.opt_state["codec"], generator)
+        generator = optax.apply_updates(generator, updates)
+        average = model["average"]
+        if average is not None:
+            keep = self.average_decay
+            average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, average, generator["codec"])
+        new = (
+            {
+                "codec": generator["codec"].with_codebooks(codebooks),
+                "student": generator["student"],
+                "discriminators": opponents[0],
+                "average": average,
+            },
+            {"codec": moments, "discriminators": opponents[1], "balancer": balance},
+        )
+        fine = ~functools.reduce(jnp.logical_or, bad.values())
+        new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, (state.model, state.opt_state))
+        missed = jnp.where(fine, 0, 1)
+        skipped, in_a_row = state.skipped + missed, (state.skipped_in_a_row + 1) * missed
+        updates_made = state.step - state.skipped
+        metrics |= {"loss": weighted({n: losses[n] for n in objective.distances}, objective.distances)}
+        metrics |= {f"loss/{name}": value for name, value in (losses | inner).items()}
+        metrics |= {f"bad/{name}": value for name, value in bad.items()} | shares
+        metrics |= {"grad_norm": norm, "learning_rate": self.schedules["codec"](updates_made)}
+        metrics |= {"skipped": skipped, "skipped_in_a_row": in_a_row}
+        state = TrainState(*new, state.step + 1, state.key, skipped, in_a_row)
+        return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+
+    def _generate(self, codebooks, real, n_B, heard, key, generator):
+        """((samples, sum of the inner losses), (codebooks, inner losses, metrics))."""
+        codec = generator["codec"].with_codebooks(codebooks)
+        made = codec(real.astype(self.dtype), n_B, key=key, train=True)
+        quantized, values = made.quantized, {}
+        if "commitment" in self.objective.inner:
+            values["commitment"] = quantized.commitment
+        if "codebook" in self.objective.inner:
+            values["codebook"] = quantized.codebook_loss
+        if self.distillation is not None:
+            values["distil"] = self.distillation.loss(codec.quantizer, generator["student"], made, heard)
+        metrics = {
+            f"{name}/level_{q + 1}": value_Q[q]
+            for name, value_Q in quantized.metrics.items()
+            for q in range(len(value_Q))
+        }
+        total = jnp.asarray(weighted(values, self.objective.inner), jnp.float32)
+        return (made.samples_BxN.astype(jnp.float32), total), (quantized.codebooks, values, metrics)
+
+    def _output_gradients(self, losses_of, fake, weights) -> tuple[Losses, Losses]:
+        """(losses, their gradients by name), or with fixed weights (losses, {"sum": the weighted one})."""
+        if self.balancer is not None:
+            return gradients_of(losses_of, fake)
+
+        def total(x):
+            losses = losses_of(x)
+            return weighted(losses, weights), losses
+
+        (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(fake)
+        return losses, {"sum": gradient}
+
+    def _contest(self, began, discriminators, moments, fake, real, n_B):
+        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); all 0 until it
+        began."""
+        settings, optimizer = self.objective.losses["adversarial"], self.optimizers["discriminators"]
+        form = settings["form"].removeprefix("clipped_")
+        fake, real = fake.astype(self.dtype), real.astype(self.dtype)
+
+        def contest(discriminators, moments):
+            def loss_of(subs):
+                fakes, reals = subs(fake, n_B), subs(real, n_B)
+                return discriminator_loss(fakes, reals, form, average=settings["average"])
+
+            loss, gradient = jax.value_and_grad(loss_of)(discriminators)
+            updates, new_moments = optimizer.update(gradient, moments, discriminators)
+            moved = optax.apply_updates(discriminators, updates)
+            reals = moved(real, n_B)
+            judge = lambda x: self.objective.judged(moved(x, n_B), reals)  # noqa: E731
+            losses, gradients = self._output_gradients(judge, fake, self.objective.adversarial)
+            metrics = {"loss/discriminators": loss, "grad_norm/discriminators": optax.tree.norm(gradient)}
+            return (moved, new_moments), losses, gradients, metrics
+
+        def wait(discriminators, moments):
+            shapes = jax.eval_shape(contest, discriminators, moments)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[1:])
+            return (discriminators, moments), *zeros
+
+        if not settings["start"]:
+            return contest(discriminators, moments)
+        return jax.lax.cond(began, contest, wait, discriminators, moments)
+
+    def _sum(self, gradients: Losses, state):
+        """(gradient of the output, state of the balancer, metrics)."""
+        if self.balancer is None:
+            return sum(g.astype(jnp.float32) for g in gradients.values()), state, {}
+        balanced, state = self.balancer({n.removeprefix("judged "): g for n, g in gradients.items()}, state)
+        return balanced.gradient, state, {f"share/{name}": value for name, value in balanced.shares.items()}
+
+
+def generator_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the codec's optimizer moves."""
+    return {"codec": model["codec"].with_codebooks(None), "student": model["student"]}
+
+
+def _finite(values: Losses) -> jax.Array:
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(value).all() for value in values.values()], jnp.bool(True))

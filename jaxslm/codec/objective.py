@@ -1,0 +1,113 @@
+"""What a codec is trained for, by the fields `losses` of its config. Weights 0 leave a loss out.
+
+    spectral: {name: {weight, form: a key of SPECTRAL, and its settings}}   distances of spectra
+    waveform: {weight, form: "l1" | "l2"}                                   distance of samples
+    adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start}   see losses.py
+    feature: {weight, form: "relative" | "mean" | "sum"}
+    commitment, codebook: weights of the quantizer's losses, which are means over levels
+    distil: {weight, form: "dimension" | "frame", teacher, layer}           see distillation.py
+    balance: whether the weights of all losses of the output (the first four) are shares of the gradient's norm
+      (balancer.py) or factors
+
+Legend: B batch, N samples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxslm.audio.spectra import MelSpectrogram
+from jaxslm.codec import spectral_losses
+from jaxslm.codec.losses import feature_matching, generator_loss, waveform_l1, waveform_l2
+from jaxslm.codec.scores import Scores
+from jaxslm.configure import closest
+
+
+def _log_mel(fake, real, sample_rate, n_samples_B, *, floor: float = 1e-5, **fields):
+    spec = MelSpectrogram(sample_rate, **fields)
+    return spectral_losses.log_mel_l1(fake, real, spec, n_samples_B, floor=floor)
+
+
+def _stft(fake, real, sample_rate, n_samples_B, **fields):
+    return spectral_losses.multi_resolution_stft(fake, real, n_samples_B, **fields)
+
+
+SPECTRAL = {
+    "soundstream": spectral_losses.soundstream_mel,
+    "encodec": spectral_losses.encodec_mel,
+    "dac": spectral_losses.dac_mel,
+    "log_mel": _log_mel,  # fields of MelSpectrogram, and floor
+    "stft": _stft,
+}
+WAVEFORM = {"l1": waveform_l1, "l2": waveform_l2}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The losses of a config at `sample_rate` (Hz). Raises ValueError for a form that there is not."""
+
+    losses: Mapping[str, Any]
+    sample_rate: int
+
+    def __post_init__(self):
+        for name, fields in self.losses["spectral"].items():
+            _check(fields, SPECTRAL, f"losses.spectral.{name}")
+        _check(self.losses["waveform"], WAVEFORM, "losses.waveform")
+        if not self.distances:
+            raise ValueError("losses has no spectral and no waveform distance with a weight above 0: give one")
+
+    @property
+    def distances(self) -> dict[str, float]:
+        """Weights of the distances between a clip and its reconstruction."""
+        weights = {name: fields["weight"] for name, fields in self.losses["spectral"].items()}
+        return _used(weights | {"waveform": self.losses["waveform"]["weight"]})
+
+    @property
+    def adversarial(self) -> dict[str, float]:
+        """Weights of the losses that discriminators give; {} trains without them."""
+        return _used({name: self.losses[name]["weight"] for name in ("adversarial", "feature")})
+
+    @property
+    def inner(self) -> dict[str, float]:
+        """Weights of the losses of what is inside the codec."""
+        losses = self.losses
+        weights = {"commitment": losses["commitment"], "codebook": losses["codebook"]}
+        return _used(weights | {"distil": losses["distil"]["weight"]})
+
+    def distance(self, fake_BxN: jax.Array, real_BxN: jax.Array, n_samples_B: jax.Array) -> dict[str, jax.Array]:
+        """The losses named by `distances`."""
+        values = {}
+        for name, fields in self.losses["spectral"].items():
+            if name in self.distances:
+                settings = {k: v for k, v in fields.items() if k not in ("weight", "form")}
+                values[name] = SPECTRAL[fields["form"]](fake_BxN, real_BxN, self.sample_rate, n_samples_B, **settings)
+        if "waveform" in self.distances:
+            values["waveform"] = WAVEFORM[self.losses["waveform"]["form"]](fake_BxN, real_BxN, n_samples_B)
+        return values
+
+    def judged(self, fake: list[Scores], real: list[Scores]) -> dict[str, jax.Array]:
+        """The losses named by `adversarial`."""
+        form = self.losses["adversarial"]
+        values = {
+            "adversarial": lambda: generator_loss(fake, form["form"], average=form["average"]),
+            "feature": lambda: feature_matching(fake, real, self.losses["feature"]["form"]),
+        }
+        return {name: values[name]() for name in self.adversarial}
+
+
+def weighted(values: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array | float:
+    """Sum of the values, each times its weight."""
+    return sum(weights[name] * value for name, value in values.items())
+
+
+def _used(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def _check(fields: Mapping[str, Any], forms: Mapping[str, Any], where: str) -> None:
+    if fields["form"] not in forms:
+        raise ValueError(
+            f"{where}.form is '{fields['form']}'; use one of {', '.join(forms)}.{closest(fields['form'], forms)}"
+        )

@@ -1,0 +1,182 @@
+"""A neural codec, trained adversarially: SoundStream and its relatives.
+
+`make(config, workdir)` wires audio, codec, losses and optimizers into a Task; the loop does the rest.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxslm.codec.adversarial import CodecTraining
+from jaxslm.codec.discriminators import Discriminators
+from jaxslm.codec.distillation import open_teacher
+from jaxslm.codec.model import Codec, CodecConfig
+from jaxslm.codec.objective import Objective, weighted
+from jaxslm.data.crops import AudioCrops
+from jaxslm.data.loader import training_batches
+from jaxslm.data.prepare import prepare
+from jaxslm.data.records import Records
+from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.training.checkpoint import restore_parts
+from jaxslm.training.distributed import share_of
+from jaxslm.training.optimizer import make_optimizer
+from jaxslm.training.state import make_init
+from jaxslm.training.step import put_batch
+from jaxslm.training.task import Task
+
+log = logging.getLogger(__name__)
+
+CODEC_FILE = "codec.json"
+
+
+def make(config: Mapping, workdir: Path) -> Task:
+    """The task of a config with the keys of `codec()` in configs/common.py."""
+    data, losses = config["data"], config["losses"]
+    codec_config = CodecConfig(sample_rate=data["sample_rate"], **_plain(config["model"]))
+    partitioner = make_partitioner(config["mesh"])
+    _check_mesh(partitioner, data["batch_size"])
+    objective = Objective(_plain(losses), codec_config.sample_rate)
+    n_samples = round(data["seconds"] * codec_config.sample_rate)
+
+    distillation = teacher = None
+    if losses["distil"]["weight"]:
+        abstract = jax.eval_shape(functools.partial(Codec, codec_config), jax.random.key(0))
+        distillation, teacher = open_teacher(losses["distil"], abstract)
+        teacher = jax.device_put(teacher, partitioner.sharding((), ()))
+    cache = Path(data["cache"]).expanduser()
+    prepared = prepare({**_plain(data), "units": {}}, cache, **share_of(cache))
+    records = Records(prepared.folder, inventory="")
+    crops, heldout = (
+        AudioCrops(records, split, n_samples, config["seed"], sample_rate=codec_config.sample_rate)
+        for split in ("train", "heldout")
+    )
+    log.info("%.2f h of audio to train on, %.2f h held out", crops.seconds / 3600, heldout.seconds / 3600)
+
+    made = {name: make_optimizer(config["optimizer"][name], config["steps"]) for name in ("codec", "discriminators")}
+    training = CodecTraining(
+        objective,
+        distillation,
+        {name: optimizer for name, (optimizer, _) in made.items()},
+        {name: schedule for name, (_, schedule) in made.items()},
+        average_decay=config["average_decay"],
+        dtype=config["dtype"],
+    )
+    build = functools.partial(_build, codec_config, training, _plain(config["discriminators"]))
+    init, abstract_state = make_init(build, training, partitioner)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+    step = jax.jit(training.step, donate_argnums=0, out_shardings=(shardings, None))
+    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    seconds = data["batch_size"] * data["seconds"]
+    return Task(
+        init=init,
+        step=lambda state, batch: step(state, batch, teacher),
+        batches=lambda first_step: training_batches(
+            [crops], [1.0], batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
+        ),
+        batch_sharding=partitioner.batch_sharding(),
+        abstract_state=lambda: abstract_state,
+        evaluate=make_evaluate(config, objective, heldout, partitioner, processes),
+        artifacts={CODEC_FILE: codec_config.to_json()},
+        work_per_step=seconds,
+        work="audio_s",
+        flops_per_step=_flops(step, abstract_state, data["batch_size"], n_samples, teacher),
+        loss_label="",
+    )
+
+
+def load_run(workdir: str | Path, step: int | None = None) -> Codec:
+    """The codec of a run, of its newest checkpoint or of `step`, weight norm folded: the mean of its parameters over
+    the last steps if the run kept one.
+
+    Raises ValueError where the folder is no workdir of a codec, CheckpointError without a checkpoint.
+    """
+    workdir = Path(workdir)
+    if not (workdir / CODEC_FILE).is_file():
+        raise ValueError(f"{workdir} has no {CODEC_FILE}: name the workdir of a run with task='codec'")
+    config = CodecConfig(**json.loads((workdir / CODEC_FILE).read_text()))
+    abstract = jax.eval_shape(functools.partial(Codec, config), jax.random.key(0))
+    codec, _ = restore_parts(workdir / "checkpoints", abstract, ("average", "codec"), step)
+    return codec.folded()
+
+
+def _build(config: CodecConfig, training: CodecTraining, discriminators: Mapping[str, Any], key: jax.Array) -> dict:
+    """The model of the state, see codec/adversarial.py."""
+    keys = jax.random.split(key, 3)
+    codec = Codec(config, keys[0])
+    student = training.distillation and training.distillation.student(config.dim, keys[1])
+    opponents = None
+    if training.objective.adversarial:
+        opponents = Discriminators(discriminators["kinds"], keys[2], level=discriminators["level"])
+    average = codec.with_codebooks(None) if training.average_decay else None
+    return {"codec": codec, "student": student, "discriminators": opponents, "average": average}
+
+
+def trained(model: Mapping[str, Any]) -> Codec:
+    """The codec to use: with the averaged parameters if there are."""
+    if model["average"] is None:
+        return model["codec"]
+    return model["average"].with_codebooks(model["codec"].quantizer.codebooks)
+
+
+def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner: Partitioner, processes: Mapping):
+    """`evaluate(state)`: held-out distances between clips and reconstructions, and how the codes are used."""
+    size = config["data"]["batch_size"]
+    clips = heldout.firsts(min(config["eval"]["batches"] * size, heldout.n_utterances))
+    empty = {name: np.zeros_like(value) for name, value in clips[0].items()}
+    clips += [empty] * (-len(clips) % size)
+    share = size // processes["process_count"]
+    first = processes["process_index"] * share
+
+    @jax.jit
+    def measure(model, batch):
+        samples, n_B = batch["samples"], batch["length"][:, 0]
+        codec = trained(model)
+        made = codec(samples.astype(config["dtype"]), n_B)
+        distances = objective.distance(made.samples_BxN.astype(jnp.float32), samples, n_B)
+        distances["loss"] = weighted(distances, objective.distances)
+        return distances, n_B.sum(), made.quantized.metrics
+
+    def evaluate(state) -> dict[str, float]:
+        totals, weight = {}, 0.0
+        for start in range(0, len(clips), size):
+            mine = clips[start + first : start + first + share]
+            batch = {name: np.stack([clip[name] for clip in mine]) for name in empty}
+            distances, n, metrics = jax.device_get(measure(state.model, put_batch(batch, partitioner.batch_sharding())))
+            values = {name if name == "loss" else f"loss/{name}": value for name, value in distances.items()}
+            values |= {name: np.mean(value_Q) for name, value_Q in metrics.items()}
+            totals = {name: totals.get(name, 0.0) + n * value for name, value in values.items()}
+            weight += n
+        return {name: float(total / weight) for name, total in totals.items()}
+
+    return evaluate
+
+
+def _flops(step, abstract_state, batch_size: int, n_samples: int, teacher) -> float:
+    """Of a step, as XLA counts them before it compiles; NaN where it does not."""
+    batch = {
+        "samples": jax.ShapeDtypeStruct((batch_size, n_samples), jnp.float32),
+        "length": jax.ShapeDtypeStruct((batch_size, 1), jnp.int32),
+    }
+    cost = step.lower(abstract_state, batch, teacher).cost_analysis() or {}
+    return float(cost.get("flops", np.nan))
+
+
+def _check_mesh(partitioner: Partitioner, batch_size: int) -> None:
+    mesh = partitioner.mesh.shape
+    if mesh["tensor"] * mesh["sequence"] > 1:
+        raise ValueError("a codec trains data-parallel: set mesh.tensor and mesh.sequence to 1")
+    if batch_size % (devices := mesh["data"] * mesh["fsdp"]):
+        raise ValueError(
+            f"data.batch_size={batch_size} is no multiple of the {devices} devices of mesh.data x mesh.fsdp"
+        )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
