@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxslm.codec.codes import CodeSequence, codebook_sizes, n_levels_of
+from jaxslm.codec.codes import CodeSequence
+from jaxslm.codec.identity import codebook_sizes, n_levels_of
 from jaxslm.codec.model import Codec
 
 BATCH_SECONDS = dict(cpu=30, accelerator=600)  # of padded audio that is encoded or decoded at once
@@ -64,7 +65,7 @@ class CodecRunner:
         """
         n_codes = len(self.sizes)
         for each in codes:
-            self._check(each)
+            self.check(each)
         found: list = [None] * len(codes)
         for members, (rows, frames) in self._batches([len(each) for each in codes]):
             codes_BxTxQ, frames_B = np.zeros((rows, frames, n_codes), np.int32), np.ones(rows, np.int32)
@@ -75,7 +76,8 @@ class CodecRunner:
                 found[i] = samples_N[: codes[i].n_samples].copy()
         return found
 
-    def _check(self, codes: CodeSequence) -> None:
+    def check(self, codes: CodeSequence) -> None:
+        """Raises ValueError as `decode`."""
         if codes.ids.shape[1] < len(self.sizes):
             raise ValueError(
                 f"{codes.ids.shape[1]} codes a frame, where {self.n_levels} levels have {len(self.sizes)}: decode "

@@ -7,7 +7,8 @@ import pytest
 
 from jaxslm.codec import runner as running
 from jaxslm.codec.codebooks import Codebooks
-from jaxslm.codec.codes import CodeSequence, codebook_sizes, codec_sha256, describe_codec
+from jaxslm.codec.codes import CodeSequence
+from jaxslm.codec.identity import codebook_sizes, codec_sha256, describe_codec
 from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from tests.codec.codecs import small_codec
