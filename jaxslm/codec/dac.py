@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxslm.codec.alias_free import AliasFree
+from jaxslm.codec.bottleneck import LSTM
 from jaxslm.codec.chain import Activation, Chain, Residual
 from jaxslm.codec.conv import Conv, ConvTranspose, zero_beyond
 
@@ -122,12 +123,8 @@ def _activation(config: DACConfig, width: int) -> Activation | AliasFree:
     return AliasFree(plain.function) if config.alias_free else plain
 
 
-def _lstm(config: DACConfig, width: int, key: jax.Array) -> list:
-    if not config.lstm:
-        return []
-    from jaxslm.codec.bottleneck import ResidualLSTM
-
-    return [ResidualLSTM(width, config.lstm, key)]
+def _lstm(config: DACConfig, width: int, key: jax.Array) -> list[LSTM]:
+    return [LSTM(width, config.lstm, key)] if config.lstm else []
 
 
 def _residual_units(config: DACConfig, width: int, key: jax.Array) -> list[Residual]:

@@ -20,6 +20,7 @@ from jaxslm.codec.dac import DACConfig, dac_decoder, dac_encoder
 from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.quantizers import make_quantizer
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
+from jaxslm.codec.vocos import VocosConfig, vocos_decoder
 from jaxslm.configure import closest
 from jaxslm.masking import mask_time
 
@@ -30,6 +31,7 @@ ENCODERS: Mapping[str, tuple[type, Callable]] = {
 DECODERS: Mapping[str, tuple[type, Callable]] = {
     "seanet": (SEANetConfig, seanet_decoder),
     "dac": (DACConfig, dac_decoder),
+    "vocos": (VocosConfig, vocos_decoder),
 }
 
 

@@ -57,7 +57,7 @@ def in_chunks(layer, x, size):
 
 
 def test_causal_networks_in_chunks_are_those_of_the_whole():
-    encoder, decoder = networks(causal=True)
+    encoder, decoder = networks(causal=True, lstm=1)
     samples, latents = noise(2, 4 * HOP, 1), noise(2, 4, DIM)
     np.testing.assert_allclose(in_chunks(encoder, samples, 2 * HOP), jax.jit(encoder)(samples), atol=1e-5)
     np.testing.assert_allclose(in_chunks(decoder, latents, 1), jax.jit(decoder)(latents), atol=1e-5)
