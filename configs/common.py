@@ -156,7 +156,7 @@ def codec() -> ConfigDict:
                 sources=dict(),
                 cache="~/.cache/jaxslm",
                 alignment="",
-                max_seconds=60.0,
+                max_seconds=600.0,  # nothing has to be cut here, so the limit is only against mistakes
                 sample_rate=16_000,
                 seconds=1.0,  # of a crop
                 batch_size=64,
