@@ -27,7 +27,8 @@ MAX_FILE_BYTES = 5 << 30
 def load_codec(folder: str | Path) -> Codec:
     """The codec of `folder`: config.json and safetensors of EnCodec (mono, without chunks) or Mimi.
 
-    Its convolutions are without weight norm. Codes are those of transformers within float32: off the CPU with `jax.default_matmul_precision("highest")`.
+    Its convolutions are without weight norm. Codes are those of transformers: off the CPU, in
+    `jax.default_matmul_precision("highest")`.
 
     Raises ValueError for another architecture, a field that is not known here, a missing, misshapen or unknown tensor,
     values that are not finite; the message names the file, the field and the cure.
@@ -82,8 +83,8 @@ class _Tensors:
         pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickled and not any(path.exists() for path in weights):
             raise ValueError(
-                f"{folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: refused. "
-                'Convert them where you trust them: python -c "from transformers import AutoModel; '
+                f"{folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
+                'refused. Convert them where you trust them: python -c "from transformers import AutoModel; '
                 f"AutoModel.from_pretrained('{folder}').save_pretrained('NEW_FOLDER')\""
             )
         self.folder, self.architecture, self.config = folder, architecture, config

@@ -140,6 +140,14 @@ def seanet_config(config: CodecConfig, family: str) -> SEANetConfig:
     return encoder
 
 
+def codebook_size(config: CodecConfig, family: str) -> int:
+    """Raises ValueError for a number of codes that the family refuses."""
+    size = config.parts[2].codebook_size
+    if size & (size - 1):
+        raise ValueError(f"quantizer.codebook_size={size} cannot be written: {family} of transformers has powers of 2")
+    return size
+
+
 def seanet_json(config: SEANetConfig) -> dict[str, Any]:
     """What config.json has of it."""
     sizes = {key: getattr(config, name) for key, (name, _) in _SIZES.items()}
@@ -167,10 +175,9 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
     )
     if not seanet.lstm:
         raise ValueError("encoder.lstm=0 cannot be written: EnCodec of transformers has at least one layer there")
-    frame_rate, size, n = _frame_rate(config.sample_rate, seanet.ratios), quantizer.codebook_size, quantizer.n_levels
+    size = codebook_size(config, "EnCodec")
     # kbit/s of each number of levels; a little more, which rounding takes away again.
-    widths = [k * math.log2(size) * frame_rate / 1000 * (1 + 1e-9) for k in range(1, n)]
-    widths.append(n * math.ceil(math.log2(size)) * frame_rate / 1000 * (1 + 1e-9))
+    of_level = math.log2(size) * _frame_rate(config.sample_rate, seanet.ratios) / 1000 * (1 + 1e-9)
     return seanet_json(seanet) | dict(
         model_type="encodec",
         sampling_rate=config.sample_rate,
@@ -178,7 +185,7 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
         codebook_dim=config.dim,
         codebook_size=size,
         num_lstm_layers=seanet.lstm,
-        target_bandwidths=widths,
+        target_bandwidths=[n * of_level for n in range(1, quantizer.n_levels + 1)],
         norm_type="weight_norm",
         normalize=False,
         chunk_length_s=None,
