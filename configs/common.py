@@ -181,10 +181,31 @@ def _gan_adam() -> dict:
     )
 
 
+def balanced_losses(config: ConfigDict) -> None:
+    """EnCodec's losses and discriminator (audiocraft, config/solver/compression/default.yaml)."""
+    config.losses.update(
+        balance=True,
+        spectral=dict(mel=dict(weight=2.0, form="encodec")),
+        waveform=dict(weight=0.1, form="l1"),
+        adversarial=dict(weight=4.0, form="hinge", average=True, start=0),
+        feature=dict(weight=4.0, form="mean"),
+        commitment=1.0,
+    )
+    config.discriminators.kinds = dict(stft=dict(windows=(1024, 2048, 512, 256, 128), slope=0.3))
+
+
 def tiny_codec(config: ConfigDict) -> None:
     """The same code path at a size that two CPU cores train in minutes."""
     config.data.sources = dict(speech=dict(kind="demo", utterances=200, seed=0, heldout=0.05))
     config.data.update(batch_size=8, seconds=0.5)
+    config.discriminators.kinds = dict(stft=dict(windows=(1024, 256), channels=8))
     config.steps = 200
     config.checkpoint.every = 100
     config.eval.update(every=100, batches=1)
+
+
+def shrink(config: ConfigDict, **fields) -> None:
+    """Latents of 64 features, and these fields in encoder and decoder."""
+    config.model.dim = 64
+    for part in (config.model.encoder, config.model.decoder):
+        part.update(fields)

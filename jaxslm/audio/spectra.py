@@ -47,6 +47,32 @@ def stft(samples_BxN: jax.Array, n_fft: int, hop: int, window: int | None = None
     return jnp.fft.rfft(frames.astype(jnp.float32) * _hann(window or n_fft, n_fft))
 
 
+def inverse_stft(spectrum_BxFxQ: jax.Array, hop: int, n_frames_B: jax.Array | None = None) -> jax.Array:
+    """float32 [B, F * hop]: frames of n_fft = 2 (Q - 1) samples, a multiple of `hop`, under a periodic Hann window each
+    and added up, divided by the sum of the squared windows, without the (n_fft - hop) / 2 outermost samples.
+
+    As `torch.istft` does it, but for those ends ("same" padding, vocos/spectral_ops.py); imaginary parts of the first
+    and last frequency count for nothing. Frames beyond `n_frames_B` of a row are left out.
+    """
+    n_frames, n_fft = spectrum_BxFxQ.shape[1], 2 * (spectrum_BxFxQ.shape[2] - 1)
+    per_frame, cut = n_fft // hop, (n_fft - hop) // 2
+    assert n_fft % hop == 0 and n_fft > hop, (n_fft, hop)
+    window = _hann(n_fft, n_fft)
+    lowest_or_highest = np.isin(np.arange(spectrum_BxFxQ.shape[2]), (0, n_fft // 2))
+    spectrum = jnp.where(lowest_or_highest, spectrum_BxFxQ.real, spectrum_BxFxQ)
+    frames_BxFxW = jnp.fft.irfft(spectrum, n_fft) * window
+    real_BxFx1 = jnp.ones((1, n_frames, 1)) if n_frames_B is None else mask_time(n_frames, n_frames_B, 3)
+
+    def added_up(frames_BxFxW):
+        """Blocks of one hop: what frame f has r hops from its start goes to block f + r."""
+        blocks = frames_BxFxW.reshape(len(frames_BxFxW), n_frames, per_frame, hop)
+        shifted = (jnp.pad(blocks[:, :, r], ((0, 0), (r, per_frame - 1 - r), (0, 0))) for r in range(per_frame))
+        return sum(shifted).reshape(len(blocks), -1)[:, cut : cut + n_frames * hop]
+
+    weight = jnp.maximum(added_up(real_BxFx1 * window**2), 1e-11)
+    return added_up(jnp.where(real_BxFx1, frames_BxFxW, 0)) / weight
+
+
 @dataclass(frozen=True)
 class MelSpectrogram:
     """How a mel spectrogram is made; calling it makes one.

@@ -66,7 +66,10 @@ class CodecTraining:
         (fake, _), pullback, (codebooks, inner, metrics) = jax.vjp(generate, generator, has_aux=True)
 
         distances = lambda x: objective.distance(x, real, n_B)  # noqa: E731
-        losses, gradients = self._output_gradients(distances, fake, objective.distances)
+        if objective.distances:
+            losses, gradients = self._output_gradients(distances, fake, objective.distances)
+        else:
+            losses, gradients = distances(fake), {}
         opponents = model["discriminators"], state.opt_state["discriminators"]
         bad = {}
         if objective.adversarial:
@@ -102,7 +105,7 @@ class CodecTraining:
         missed = jnp.where(fine, 0, 1)
         skipped, in_a_row = state.skipped + missed, (state.skipped_in_a_row + 1) * missed
         updates_made = state.step - state.skipped
-        metrics |= {"loss": weighted({n: losses[n] for n in objective.distances}, objective.distances)}
+        metrics |= {"loss": weighted({n: losses[n] for n in objective.yardstick}, objective.yardstick)}
         metrics |= {f"loss/{name}": value for name, value in (losses | inner).items()}
         metrics |= {f"bad/{name}": value for name, value in bad.items()} | shares
         metrics |= {"grad_norm": norm, "learning_rate": self.schedules["codec"](updates_made)}

@@ -14,7 +14,13 @@ from flax import nnx
 
 from jaxslm.codec.activations import Snake, SnakeBeta, elu, leaky
 
-ACTIVATIONS = {"elu": lambda dim: elu, "leaky": lambda dim: leaky, "snake": Snake, "snakebeta": SnakeBeta}
+ACTIVATIONS = {
+    "elu": lambda dim: elu,
+    "leaky": lambda dim: leaky,
+    "tanh": lambda dim: jnp.tanh,
+    "snake": Snake,
+    "snakebeta": SnakeBeta,
+}
 
 
 class Activation(nnx.Module):

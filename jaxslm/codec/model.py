@@ -16,14 +16,23 @@ from flax import nnx
 
 from jaxslm.codec.codebooks import renewed
 from jaxslm.codec.conv import fold_weight_norm
+from jaxslm.codec.dac import DACConfig, dac_decoder, dac_encoder
 from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.quantizers import make_quantizer
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
+from jaxslm.codec.vocos import VocosConfig, vocos_decoder
 from jaxslm.configure import closest
 from jaxslm.masking import mask_time
 
-ENCODERS: Mapping[str, tuple[type, Callable]] = {"seanet": (SEANetConfig, seanet_encoder)}
-DECODERS: Mapping[str, tuple[type, Callable]] = {"seanet": (SEANetConfig, seanet_decoder)}
+ENCODERS: Mapping[str, tuple[type, Callable]] = {
+    "seanet": (SEANetConfig, seanet_encoder),
+    "dac": (DACConfig, dac_encoder),
+}
+DECODERS: Mapping[str, tuple[type, Callable]] = {
+    "seanet": (SEANetConfig, seanet_decoder),
+    "dac": (DACConfig, dac_decoder),
+    "vocos": (VocosConfig, vocos_decoder),
+}
 
 
 @dataclasses.dataclass(frozen=True)

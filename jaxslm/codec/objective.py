@@ -55,14 +55,24 @@ class Objective:
         for name, fields in self.losses["spectral"].items():
             _check(fields, SPECTRAL, f"losses.spectral.{name}")
         _check(self.losses["waveform"], WAVEFORM, "losses.waveform")
-        if not self.distances:
-            raise ValueError("losses has no spectral and no waveform distance with a weight above 0: give one")
+        if not (self.distances or self.adversarial):
+            raise ValueError("losses has no distance, adversarial or feature loss with a weight above 0: give one")
+        if not self.losses["spectral"]:
+            raise ValueError(
+                "losses.spectral is empty, and held-out clips are measured by it: give one, if of weight 0"
+            )
 
     @property
     def distances(self) -> dict[str, float]:
         """Weights of the distances between a clip and its reconstruction."""
         weights = {name: fields["weight"] for name, fields in self.losses["spectral"].items()}
         return _used(weights | {"waveform": self.losses["waveform"]["weight"]})
+
+    @property
+    def yardstick(self) -> dict[str, float]:
+        """Weights of the distances that make up the one figure by which a codec is followed: those it is trained by,
+        or where it is trained by none the spectral ones."""
+        return self.distances or dict.fromkeys(self.losses["spectral"], 1.0)
 
     @property
     def adversarial(self) -> dict[str, float]:
@@ -77,13 +87,13 @@ class Objective:
         return _used(weights | {"distil": losses["distil"]["weight"]})
 
     def distance(self, fake_BxN: jax.Array, real_BxN: jax.Array, n_samples_B: jax.Array) -> dict[str, jax.Array]:
-        """The losses named by `distances`."""
-        values = {}
+        """The losses named by `yardstick`."""
+        values, names = {}, self.yardstick
         for name, fields in self.losses["spectral"].items():
-            if name in self.distances:
+            if name in names:
                 settings = {k: v for k, v in fields.items() if k not in ("weight", "form")}
                 values[name] = SPECTRAL[fields["form"]](fake_BxN, real_BxN, self.sample_rate, n_samples_B, **settings)
-        if "waveform" in self.distances:
+        if "waveform" in names:
             values["waveform"] = WAVEFORM[self.losses["waveform"]["form"]](fake_BxN, real_BxN, n_samples_B)
         return values
 

@@ -16,16 +16,21 @@ DAC_BANDS = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}  # 
 
 
 def soundstream_mel(
-    fake, real, sample_rate: int, n_samples_B=None, *, windows: Sequence[int] = (64, 128, 256, 512, 1024, 2048)
-) -> jax.Array:
+    fake, real, sample_rate: int, n_samples_B=None, *, windows: Sequence[int] = (64, 128, 256, 512, 1024, 2048),
+    power: int = 2, unit_energy: bool = False,
+) -> jax.Array:  # fmt: skip
     """SoundStream, equation 4: |S - S'|_1 + sqrt(w / 2) |log S - log S'|_2 over 64 mels, summed over windows.
 
     What the paper leaves open is as in lucidrains/audiolm-pytorch (mel power, HTK's scale, transforms of at least 512
-    samples, a mean over frames) but for the floor of the logarithm, 1e-5.
+    samples, a mean over frames) but for the floor of the logarithm, 1e-5. There the first term is thousands of times
+    the second, and the loudest frames count for all; with power=1 and unit_energy=True they are of one size.
     """
     total = 0.0
     for w in windows:
-        spec = MelSpectrogram(sample_rate, w, w // 4, 64, n_fft=max(w, 512), power=2, htk=True, equal_area=False)
+        spec = MelSpectrogram(
+            sample_rate, w, w // 4, 64, n_fft=max(w, 512), power=power, htk=True, equal_area=False,
+            unit_energy=unit_energy,
+        )  # fmt: skip
         (x, n_B), (y, _) = spec(fake, n_samples_B), spec(real, n_samples_B)
         logs = jnp.log(jnp.maximum(x, 1e-5)) - jnp.log(jnp.maximum(y, 1e-5))
         norms = root(jnp.square(logs).sum(axis=-1))

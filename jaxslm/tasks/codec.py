@@ -140,7 +140,7 @@ def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner
         codec = trained(model)
         made = codec(samples.astype(config["dtype"]), n_B)
         distances = objective.distance(made.samples_BxN.astype(jnp.float32), samples, n_B)
-        distances["loss"] = weighted(distances, objective.distances)
+        distances["loss"] = weighted(distances, objective.yardstick)
         return distances, n_B.sum(), made.quantized.metrics
 
     def evaluate(state) -> dict[str, float]:

@@ -10,19 +10,22 @@ import optax
 from jaxslm.sharding import is_param
 
 Schedule = Callable[[jax.Array], jax.Array]
-SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
+SCHEDULES = ("constant", "linear", "cosine", "exponential", "inverse_sqrt")
 
 
 def make_schedule(config: Mapping[str, Any], steps: int) -> Schedule:
     """Learning rate of the update that follows `count` updates.
 
     Linear warm-up over `warmup_steps` updates (the first one is not wasted at rate 0), then from `peak_lr` to
-    `final_lr` at update `steps`; inverse_sqrt is peak_lr * sqrt(warmup_steps / update), never below final_lr.
+    `final_lr` at update `steps`, "exponential" by the same factor each update; inverse_sqrt is peak_lr *
+    sqrt(warmup_steps / update), never below final_lr.
     """
     kind, peak, final = config["schedule"], config["peak_lr"], config["final_lr"]
     warmup = config["warmup_steps"]
     if kind not in SCHEDULES:
         raise ValueError(f"optimizer.schedule is '{kind}'; use one of {', '.join(SCHEDULES)}.")
+    if kind == "exponential" and not (peak > 0 and final > 0):
+        raise ValueError(f"optimizer.schedule='exponential' never reaches final_lr={final}; set it above 0")
 
     def schedule(count: jax.Array) -> jax.Array:
         update = count + 1.0
@@ -31,6 +34,7 @@ def make_schedule(config: Mapping[str, Any], steps: int) -> Schedule:
             "constant": peak + 0.0 * done,
             "linear": peak + (final - peak) * done,
             "cosine": final + (peak - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)),
+            "exponential": peak * (max(final, 1e-30) / max(peak, 1e-30)) ** done,
             "inverse_sqrt": jnp.maximum(final, peak * jnp.sqrt(max(warmup, 1) / update)),
         }[kind]
         return jnp.where(update < warmup, peak * update / max(warmup, 1), after)

@@ -137,7 +137,7 @@ def test_schedules(warmup):
 
 
 def test_unknown_schedule_lists_the_known():
-    with pytest.raises(ValueError, match="'step'; use one of constant, linear, cosine, inverse_sqrt"):
+    with pytest.raises(ValueError, match="'step'; use one of constant, linear, cosine, exponential, inverse_sqrt"):
         optimizer.make_schedule(dict(schedule="step", peak_lr=1, final_lr=0, warmup_steps=0), 10)
 
 
