@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxslm.codec.model import CodecConfig
 from jaxslm.codec.seanet import SEANetConfig
+from jaxslm.hf import encodec_architecture
 from jaxslm.hf.config_file import MAX_SIZE, check_neutral, read_number, read_value
 from jaxslm.hf.encodec_architecture import (
     check_fields,
@@ -24,6 +25,7 @@ from jaxslm.hf.encodec_architecture import (
 
 MODEL = "MimiModel"
 WEIGHT_NORM = False
+preprocessor_json = encodec_architecture.preprocessor_json
 BESIDE = r"quantizer\.(semantic|acoustic)_residual_vector_quantizer\.layers\.\d+\.codebook\.initialized"
 CODEBOOK = {"embed_sum": "sums", "cluster_usage": "usage", "initialized": "started"}
 

@@ -22,7 +22,16 @@ def make(network: dict, quantizer: dict) -> CodecConfig:
 
 
 def initialized(config: CodecConfig) -> Codec:
-    return jax.jit(lambda key: Codec(config, key))(jax.random.key(0))
+    """Of seeded noise: no program to compile for each parameter."""
+    draws = np.random.default_rng(0)
+
+    def draw(leaf):
+        whole = np.issubdtype(leaf.dtype, np.integer)
+        return (
+            jnp.zeros(leaf.shape, leaf.dtype) if whole else jnp.asarray(draws.normal(size=leaf.shape) / 4, leaf.dtype)
+        )
+
+    return jax.tree.map(draw, jax.eval_shape(lambda key: Codec(config, key), jax.random.key(0)))
 
 
 CONFIGS = {
@@ -32,6 +41,9 @@ CONFIGS = {
         QUANTIZER | dict(kind="split_rvq", n_levels=3, projection="shared", codebook_dim=4),
     ),
 }
+
+DAC = dict(kind="dac", ratios=(2, 3), channels=2, decoder_channels=8)
+DAC_QUANTIZER = QUANTIZER | dict(codebook_dim=4, projection="level", l2=True, learning="gradient")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +111,9 @@ def test_codebooks_are_refused_by_name(folder):
 BOTH = {
     "audio_channels": 2,
     "pad_mode": "circular",
-    "upsampling_ratios": [],
+    "upsampling_ratios": [1] * 40,
+    "num_residual_layers": 60_000,
+    "sampling_rate": 10**9,
     "num_filters": "four",
     "trim_right_ratio": 1.5,
     "compress": 3,
@@ -111,6 +125,7 @@ ENCODEC = {
     "chunk_length_s": 1.0,
     "norm_type": "time_group_norm",
     "target_bandwidths": ["a"],
+    "num_lstm_layers": 60_000,
     "codebook_dim": 4,
 }
 MIMI = {
@@ -139,6 +154,27 @@ def test_fields_that_are_not_known_here_are_refused_by_name(folder):
     load_codec(folder)
 
 
+def test_dac_is_read_as_it_was_written_and_refuses_other_fields(tmp_path):
+    codec, folder = initialized(make(DAC | dict(norm="none"), DAC_QUANTIZER)), tmp_path / "dac"
+    save_codec(codec, folder)
+    read = load_codec(folder)
+    pairs = zip(
+        jax.tree.leaves((codec.encoder, codec.decoder)), jax.tree.leaves((read.encoder, read.decoder)), strict=True
+    )
+    assert all((a == b).all() for a, b in pairs) and (read.quantizer.codes[...] == codec.quantizer.codes[...]).all()
+    before = (folder / "config.json").read_text()
+    for key, value in (("upsampling_ratios", [2, 3]), ("codebook_dim", 0), ("quantizer_dropout", 2)):
+        _edit(folder, **{key: value})
+        with pytest.raises(ValueError, match=f"config.json.*{key}"):
+            load_codec(folder)
+        (folder / "config.json").write_text(before)
+    whole = load_file(folder / FILE)
+    for name in ("encoder.block.0.res_unit1.snake1.alpha", "quantizer.quantizers.1.codebook.weight"):
+        save_file(whole | {name: whole[name][..., :1, :1][:, :1]}, folder / FILE)
+        with pytest.raises(ValueError, match=f"{name} makes"):
+            load_codec(folder)
+
+
 def test_pickled_weights_are_refused(folder):
     (folder / FILE).rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="pickled weights only .*AutoModel"):
@@ -156,11 +192,16 @@ NOT_WRITTEN = {
     "encoder.lstm=1": make(CONFIGS["mimi"].encoder | dict(lstm=1), CONFIGS["mimi"].quantizer),
     "encoder.downsample=0": make(CONFIGS["mimi"].encoder | dict(downsample=0), CONFIGS["mimi"].quantizer),
     "quantizer.kind='rvq'": make(CONFIGS["mimi"].encoder, QUANTIZER),
+    "decoder.kind='seanet'": CodecConfig(120, 8, DAC, SEANET, DAC_QUANTIZER),
+    "encoder.dilations=.1, 3.": make(DAC | dict(dilations=(1, 3)), DAC_QUANTIZER),
+    "encoder.causal=True": make(DAC | dict(causal=True), DAC_QUANTIZER),
+    "dim=8": make(DAC | dict(channels=3), DAC_QUANTIZER),
+    "quantizer.l2=False": make(DAC, DAC_QUANTIZER | dict(l2=False)),
 }
 
 
 @pytest.mark.parametrize("field", NOT_WRITTEN)
-def test_what_neither_has_is_not_written(field, codecs, tmp_path):
+def test_what_transformers_does_not_have_is_not_written(field, codecs, tmp_path):
     codec = codecs["encodec"]
     codec = jax.tree.map(lambda x: x, codec)
     codec.config = NOT_WRITTEN[field]
