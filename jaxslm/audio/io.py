@@ -119,6 +119,13 @@ def encode_flac(samples_N: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     return buffer.getvalue()
 
 
+def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
+    """Writes mono samples as 16-bit WAV, those beyond full scale at full scale; gives the number of those."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(samples_N, -1, 1), rate, subtype="PCM_16")
+    return int(np.sum(np.abs(samples_N) > 1))
+
+
 def decode_flac(data: bytes) -> np.ndarray:
     """float32 [N] at 16 kHz of what `encode_flac` wrote."""
     return decode_clip(data).heard
