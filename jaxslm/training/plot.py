@@ -30,13 +30,15 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
     n_rows = 1 if label else -(-len(names) // columns)
     size = (9, 5.5) if label else (4.5 * columns, 3.2 * n_rows)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(n_rows, columns, squeeze=False).flat
+    panels = figure.subplots(n_rows, columns, squeeze=False).ravel()
     for i, name in enumerate(names):
         _curve(panels[0 if label else i], train, heldout, name, "black" if name == "loss" else f"C{i - 1}")
     figure.suptitle(title)
     for i, axes in enumerate(panels):
-        axes.set_visible(bool(label) or i < len(names))
-        _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
+        if label or i < len(names):
+            _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
+        else:
+            axes.set_visible(False)
     FigureCanvasAgg(figure)
     try:
         figure.savefig(picture, dpi=120)
