@@ -28,7 +28,7 @@ class CodecRunner:
     """
 
     def __init__(self, codec: Codec, n_levels: int | None = None, *, batch_seconds: float | None = None):
-        self.codec, most = codec, n_levels_of(codec)
+        self.codec, most = jax.device_put(codec), n_levels_of(codec)  # not anew for every batch
         self.n_levels = most if n_levels is None else n_levels
         if not 1 <= self.n_levels <= most:
             raise ValueError(f"{n_levels} levels, but the codec has {most}: ask for 1 to {most}")

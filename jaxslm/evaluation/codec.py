@@ -17,7 +17,7 @@ from jaxslm.data.report import Report
 from jaxslm.evaluation.codec_metrics import TITLES, bitrate, choose_metrics, summarize
 from jaxslm.evaluation.codec_speed import measure_speed
 from jaxslm.evaluation.listening_page import write_page
-from jaxslm.evaluation.reconstructions import Reconstructions, Recording
+from jaxslm.evaluation.reconstructions import Reconstructions, Recording, column
 
 RESULT, CLIPS, PAGE = "codec.json", "clips.jsonl", "index.html"
 _POOL_SECONDS = 300.0  # of reconstructions; fewer are measured before other processes have started
@@ -135,7 +135,7 @@ def summary(result: dict) -> str:
                 first = [f"{id}: {why}" for id, why in list(metric["failed"].items())[:3]]
                 more = ", ..." if len(metric["failed"]) > 3 else ""
                 lines.append(
-                    f"{TITLES[name]} at {n} levels failed on {len(metric['failed'])}: {'; '.join(first)}{more}"
+                    f"{TITLES[name]} at {column(int(n))} failed on {len(metric['failed'])}: {'; '.join(first)}{more}"
                 )
     lines += [f"not measured: {cure}" for cure in result["not_measured"].values()]
     header = ["level", "codes", "usage", "perplexity", "dead", "entropy"]
