@@ -119,10 +119,17 @@ def encode_flac(samples_N: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     return buffer.getvalue()
 
 
+def encode_wav(samples_N: np.ndarray, rate: int) -> bytes:
+    """Mono samples as 16-bit WAV, those beyond full scale at full scale."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples_N, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
-    """Writes mono samples as 16-bit WAV, those beyond full scale at full scale; gives the number of those."""
+    """Writes a file of `encode_wav` and gives the number of samples beyond full scale."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.clip(samples_N, -1, 1), rate, subtype="PCM_16")
+    path.write_bytes(encode_wav(samples_N, rate))
     return int(np.sum(np.abs(samples_N) > 1))
 
 

@@ -7,13 +7,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxslm.audio.io import decode_clip, resample
+from jaxslm.audio.io import decode_clip, encode_wav, resample
 from jaxslm.codec.identity import n_levels_of
 from jaxslm.codec.model import Codec
+from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.records import Records
 from jaxslm.evaluation.codec import default_levels, evaluate_codec, summary
 from jaxslm.evaluation.codec_metrics import choose_metrics
 from jaxslm.evaluation.reconstructions import Recording
+from jaxslm.evaluation.spectrogram import draw_spectrogram, mel_db
+from jaxslm.training.metrics import Picture, Sound
 
 SECONDS = 10.0  # of each clip
 
@@ -62,6 +65,23 @@ def write_samples(codec: Codec, recordings: Sequence[Recording], folder: Path, s
         progress=False,
     )
     return summary(result)
+
+
+def draw_media(codec: Codec, recordings: Sequence[Recording]) -> list[Sound | Picture]:
+    """The clips and what the codec makes of them, as sounds and spectrograms; every process of the run calls it."""
+    codec = jax.tree.map(_whole, codec).folded()
+    if jax.process_index():
+        return []
+    runner, rate = CodecRunner(codec), codec.config.sample_rate
+    made = runner.decode(runner.encode([recording.samples for recording in recordings]))
+    media: list[Sound | Picture] = []
+    for (id, original_N, _), samples_N in zip(recordings, made, strict=True):
+        loudest = float(mel_db(original_N, rate).max())
+        for kind, sound_N in (("original", original_N), ("reconstruction", samples_N)):
+            wav = encode_wav(np.where(np.isfinite(sound_N), sound_N, 0.0), rate)
+            media.append(Sound(f"{id}/{kind}", wav, rate, len(sound_N)))
+            media.append(Picture(f"{id}/{kind}", draw_spectrogram(mel_db(sound_N, rate), rate, loudest)))
+    return media
 
 
 def _whole(array: jax.Array) -> np.ndarray:

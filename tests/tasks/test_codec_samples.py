@@ -1,13 +1,17 @@
+import io
 import json
 
 import jax
 import numpy as np
+import soundfile
 
 from jaxslm.audio.io import encode_flac
 from jaxslm.codec.model import Codec
+from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.records import Records, Utterance, write_records
 from jaxslm.evaluation.reconstructions import Recording
-from jaxslm.tasks.codec_samples import pick_recordings, write_samples
+from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
+from jaxslm.training.metrics import Picture, Sound
 from tests.codec.codecs import small_codec
 
 RATE = 16_000
@@ -48,6 +52,19 @@ def test_a_run_leaves_sound_scores_and_a_page_with_its_curves(tmp_path):
 def test_a_codec_without_dropout_is_heard_at_all_levels_only(tmp_path):
     write_samples(small_codec(), [Recording("a", clip())], tmp_path / "samples", 1)
     assert len(list(tmp_path.glob("samples/reconstruction_*/a.wav"))) == 1
+
+
+def test_tensorboard_gets_sounds_and_spectrograms_of_each_clip():
+    codec = small_codec()
+    media = draw_media(codec, [Recording("a", clip()), Recording("b", 0 * clip(0.09))])
+    names = [f"{id}/{kind}" for id in "ab" for kind in ("original", "reconstruction")]
+    sounds, pictures = ([each for each in media if isinstance(each, kind)] for kind in (Sound, Picture))
+    assert [each.name for each in sounds] == [each.name for each in pictures] == names
+    original, reconstruction = (soundfile.read(io.BytesIO(sound.wav))[0] for sound in sounds[:2])
+    np.testing.assert_allclose(original, clip(), atol=2**-15)
+    runner = CodecRunner(codec)
+    np.testing.assert_allclose(reconstruction, runner.decode(runner.encode([clip()]))[0], atol=2**-14)
+    assert [sound.n_samples for sound in sounds] == [1600, 1600, 1440, 1440]
 
 
 def test_without_audio_there_is_nothing_to_write(tmp_path):
