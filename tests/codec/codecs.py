@@ -19,9 +19,10 @@ def small_codec(seed=0, sample_rate=16_000, causal=True, **quantizer) -> Codec:
     return Codec(config, jax.random.key(seed)).folded()
 
 
-def write_run(workdir: Path, codec: Codec) -> Path:
-    """A workdir as a training run leaves it, of this codec."""
+def write_run(workdir: Path, seed=0) -> Path:
+    """A workdir as a training run leaves it, of `small_codec(seed)`."""
     workdir.mkdir(parents=True)
+    codec = Codec(small_codec().config, jax.random.key(seed))
     (workdir / "codec.json").write_text(json.dumps(codec.config.to_json()))
     zero = jnp.zeros((), jnp.int32)
     model = {"codec": codec, "student": None, "discriminators": None, "average": None}
