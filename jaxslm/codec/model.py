@@ -7,6 +7,7 @@ Legend: B batch, N samples, T frames, D features of a frame, Q codes of a frame.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,8 +73,8 @@ class CodecConfig:
         return self.parts[0].hop
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, all that `CodecConfig(**values)` needs."""
-        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+        """Plain values as JSON has them, all that `CodecConfig(**values)` needs."""
+        return json.loads(json.dumps(vars(self)))
 
 
 class Reconstruction(NamedTuple):
