@@ -119,6 +119,20 @@ def encode_flac(samples_N: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     return buffer.getvalue()
 
 
+def encode_wav(samples_N: np.ndarray, rate: int) -> bytes:
+    """Mono samples as 16-bit WAV, those beyond full scale at full scale."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples_N, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
+    """Writes a file of `encode_wav` and gives the number of samples beyond full scale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_wav(samples_N, rate))
+    return int(np.sum(np.abs(samples_N) > 1))
+
+
 def decode_flac(data: bytes) -> np.ndarray:
     """float32 [N] at 16 kHz of what `encode_flac` wrote."""
     return decode_clip(data).heard

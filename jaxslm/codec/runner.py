@@ -28,7 +28,7 @@ class CodecRunner:
     """
 
     def __init__(self, codec: Codec, n_levels: int | None = None, *, batch_seconds: float | None = None):
-        self.codec, most = codec, n_levels_of(codec)
+        self.codec, most = jax.device_put(codec), n_levels_of(codec)  # not anew for every batch
         self.n_levels = most if n_levels is None else n_levels
         if not 1 <= self.n_levels <= most:
             raise ValueError(f"{n_levels} levels, but the codec has {most}: ask for 1 to {most}")
@@ -51,7 +51,7 @@ class CodecRunner:
             lengths_B = np.ones(rows, np.int32)  # an empty row is a clip of one silent sample
             for row, i in enumerate(members):
                 samples_BxN[row, : lengths[i]], lengths_B[row] = clips[i], lengths[i]
-            codes_BxTxQ = np.asarray(_encode(self.codec, samples_BxN, lengths_B, self.n_levels))
+            codes_BxTxQ = np.asarray(encode_batch(self.codec, samples_BxN, lengths_B, self.n_levels))
             for codes_TxQ, i in zip(codes_BxTxQ, members, strict=False):
                 ids = codes_TxQ[: self.codec.n_frames(lengths[i])].copy()
                 found[i] = CodeSequence(ids, self.codec.frame_rate, lengths[i])
@@ -71,7 +71,7 @@ class CodecRunner:
             codes_BxTxQ, frames_B = np.zeros((rows, frames, n_codes), np.int32), np.ones(rows, np.int32)
             for row, i in enumerate(members):
                 codes_BxTxQ[row, : len(codes[i])], frames_B[row] = codes[i].ids[:, :n_codes], len(codes[i])
-            samples_BxN = np.asarray(_decode(self.codec, codes_BxTxQ, frames_B))
+            samples_BxN = np.asarray(decode_batch(self.codec, codes_BxTxQ, frames_B))
             for samples_N, i in zip(samples_BxN, members, strict=False):
                 found[i] = samples_N[: codes[i].n_samples].copy()
         return found
@@ -108,13 +108,15 @@ class CodecRunner:
 
 
 @jax.jit(static_argnums=3)
-def _encode(codec: Codec, samples_BxN: jax.Array, lengths_B: jax.Array, n_levels: int) -> jax.Array:
+def encode_batch(codec: Codec, samples_BxN: jax.Array, lengths_B: jax.Array, n_levels: int) -> jax.Array:
+    """`Codec.encode`, compiled, with whole float32 products."""
     with jax.default_matmul_precision("highest"):
         return codec.encode(samples_BxN, lengths_B, n_levels)
 
 
 @jax.jit
-def _decode(codec: Codec, codes_BxTxQ: jax.Array, frames_B: jax.Array) -> jax.Array:
+def decode_batch(codec: Codec, codes_BxTxQ: jax.Array, frames_B: jax.Array) -> jax.Array:
+    """`Codec.decode`, compiled, with whole float32 products."""
     with jax.default_matmul_precision("highest"):
         return codec.decode(codes_BxTxQ, frames_B).astype(jnp.float32)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
-from jaxslm.audio.io import AudioError, Clip, read_audio
+from jaxslm.audio.io import AudioError, read_audio, write_wav
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.progress import HoursBar
 from jaxslm.data.reading import cause_and_cure
@@ -35,10 +34,12 @@ class AudioClip:
     source: Path | bytes | None
 
 
-class _Heard(NamedTuple):
+class Heard(NamedTuple):
+    """samples: at the rate asked for; None where there is nothing to hear. entries: for a report."""
+
     utterance: Utterance
-    samples: np.ndarray | None  # None where there is nothing to hear
-    entries: list[dict]  # of the report
+    samples: np.ndarray | None
+    entries: list[dict]
     usable: bool
 
 
@@ -77,6 +78,8 @@ class AudioClips(Sequence):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> AudioClip:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
         which = next(i for i, end in enumerate(self._ends) if index < end)
         part, place = self._parts[which], index - (self._ends[which] - len(self._parts[which]))
         if isinstance(part, list):
@@ -135,11 +138,11 @@ def _coded(
 ) -> Iterator[Utterance]:
     rate = codec["sample_rate"]
 
-    def hear(clip: AudioClip) -> _Heard:
-        return _hear(clip, rate, max_seconds)
+    def hear(clip: AudioClip) -> Heard:
+        return hear_clip(clip, rate, max_seconds)
 
     with ThreadPoolExecutor() as readers:
-        for group in _groups(_ahead(readers, hear, clips), lambda heard: _seconds(heard, rate)):
+        for group in in_groups(read_ahead(readers, hear, clips), lambda heard: _seconds(heard, rate)):
             for heard in group:
                 report.extend(heard.entries)
             spoken = [heard.samples for heard in group if heard.samples is not None]
@@ -155,25 +158,26 @@ def _coded(
             bar.add(len(group), sum(_seconds(heard, rate) for heard in group))
 
 
-def _hear(clip: AudioClip, rate: int, max_seconds: float) -> _Heard:
+def hear_clip(clip: AudioClip, rate: int, max_seconds: float) -> Heard:
+    """The samples of a clip at `rate` Hz, unless they cannot be used."""
     report = Report(log=False)
     if clip.source is None:
-        return _Heard(clip.utterance, None, [], True)
+        return Heard(clip.utterance, None, [], True)
     try:
-        heard: Clip = read_audio(
+        heard = read_audio(
             clip.source, where=clip.where, min_seconds=0.0, max_seconds=max_seconds, sample_rate=rate, silence=True
         )
         if not len(heard.samples):
             raise AudioError(f"{clip.where}: shorter than one sample at {rate} Hz; remove it")
     except AudioError as error:
         report.left_out(clip.where, *cause_and_cure(error, clip.where))
-        return _Heard(clip.utterance, None, report.entries, False)
+        return Heard(clip.utterance, None, report.entries, False)
     for note in heard.notes:
         report.note(clip.where, note)
-    return _Heard(clip.utterance, heard.samples, report.entries, True)
+    return Heard(clip.utterance, heard.samples, report.entries, True)
 
 
-def _seconds(heard: _Heard, rate: int) -> float:
+def _seconds(heard: Heard, rate: int) -> float:
     return 0.0 if heard.samples is None else len(heard.samples) / rate
 
 
@@ -195,7 +199,7 @@ def decode_records(
     frame_rate, rate = runner.codec.frame_rate, runner.codec.config.sample_rate
     with HoursBar("decoding", show=progress, total=len(records)) as bar:
         utterances = (replace(utterance, audio=None) for utterance in records)
-        for group in _groups(utterances, lambda u: len(u.codes.get(sha256, ())) / frame_rate):
+        for group in in_groups(utterances, lambda u: len(u.codes.get(sha256, ())) / frame_rate):
             fine = [u for u in group if _may_be_written(u, sha256, runner, folder, report)]
             for utterance, samples_N in zip(fine, runner.decode([u.codes[sha256] for u in fine]), strict=True):
                 written += _write_wav(folder / f"{utterance.id}.wav", samples_N, rate, utterance.id, report)
@@ -224,8 +228,7 @@ def _may_be_written(u: Utterance, sha256: str, runner: CodecRunner, folder: Path
         report.left_out(u.id, "it has no codes of this codec", "encode it")
         return False
     try:
-        if not (folder / f"{u.id}.wav").resolve().is_relative_to(folder.resolve()):
-            raise ValueError("its name would lead out of the folder; rename it")
+        check_inside(folder, u.id)
         runner.check(u.codes[sha256])
     except ValueError as error:
         report.left_out(u.id, *cause_and_cure(error, u.id))
@@ -233,18 +236,22 @@ def _may_be_written(u: Utterance, sha256: str, runner: CodecRunner, folder: Path
     return True
 
 
+def check_inside(folder: Path, id: str) -> None:
+    """Raises ValueError for an id, of records from elsewhere perhaps, whose file would not lie in the folder."""
+    if not (folder / f"{id}.wav").resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the name '{id}' would lead out of the folder; rename it")
+
+
 def _write_wav(path: Path, samples_N: np.ndarray, rate: int, id: str, report: Report) -> bool:
     if not np.isfinite(samples_N).all():
         report.left_out(id, "the codec gives samples that are not finite", "train the codec further, or use another")
         return False
-    if over := int(np.sum(np.abs(samples_N) > 1)):
+    if over := write_wav(path, samples_N, rate):
         report.note(id, f"{over} samples cut at full scale")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.clip(samples_N, -1, 1), rate, subtype="PCM_16")
     return True
 
 
-def _groups(items: Iterable, seconds_of) -> Iterator[list]:
+def in_groups(items: Iterable, seconds_of) -> Iterator[list]:
     """The items in their order, in groups of about GROUP_SECONDS."""
     group, seconds = [], 0.0
     for item in items:
@@ -257,7 +264,7 @@ def _groups(items: Iterable, seconds_of) -> Iterator[list]:
         yield group
 
 
-def _ahead(readers: ThreadPoolExecutor, function, items: Sequence) -> Iterator:
+def read_ahead(readers: ThreadPoolExecutor, function, items: Sequence) -> Iterator:
     """`map` by threads, a few items ahead of who takes them."""
     for first in range(0, len(items), _READ_AHEAD):
         yield from readers.map(function, (items[i] for i in range(first, min(first + _READ_AHEAD, len(items)))))

@@ -4,8 +4,7 @@ Legend: N samples, T frames, Q levels, K codes of a level.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +12,10 @@ import numpy as np
 
 from jaxslm.codec.spectral_losses import dac_mel, multi_resolution_stft
 from jaxslm.evaluation import perceptual
+from jaxslm.evaluation.perceptual import Metric, Scores, measure
 
 DEAD_SHARE = 0.1  # of an even share: a code that gets less is dead, as while training (codec/codebooks.py)
 _SHORTEST = 4096  # samples that spectra are padded to; longer clips to a power of two, so that few shapes are compiled
-
-
-@dataclass
-class Scores:
-    """Metrics of one clip: `values` by name, NaN where a metric failed, and why it did, in `failures`."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def si_sdr(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int = 0) -> float:
@@ -72,14 +64,11 @@ def _padded(original_N: np.ndarray, reconstruction_N: np.ndarray) -> tuple[jax.A
     return fake, real, jnp.array([n])
 
 
-Metric = Callable[[np.ndarray, np.ndarray, int], float]
 METRICS: dict[str, Metric] = {
     "si_sdr": si_sdr,
     "mel": mel_distance,
     "stft": stft_distance,
-    "pesq": perceptual.pesq_wb,
-    "stoi": perceptual.stoi,
-    "visqol": perceptual.visqol,
+    **perceptual.BY_PACKAGES,
 }
 TITLES = {
     "si_sdr": "SI-SDR (dB)", "mel": "mel distance", "stft": "STFT distance", "pesq": "PESQ-wb", "stoi": "STOI",
@@ -100,23 +89,9 @@ def choose_metrics(names: Sequence[str] = ()) -> tuple[list[str], dict[str, str]
     return [name for name in names or METRICS if name not in absent], absent
 
 
-def measure_clip(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int, metrics: Sequence[str]) -> Scores:
+def measure_clip(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int, names: Sequence[str]) -> Scores:
     """Scores of one reconstruction, as long as its original, by these METRICS."""
-    assert original_N.shape == reconstruction_N.shape, f"{original_N.shape} and {reconstruction_N.shape}"
-    scores = Scores()
-    for name in metrics:
-        try:
-            for which, x_N in (("original", original_N), ("reconstruction", reconstruction_N)):
-                if not np.isfinite(x_N).all():
-                    raise ValueError(f"the {which} has samples that are not finite")
-            value = float(METRICS[name](original_N, reconstruction_N, rate))
-            if not math.isfinite(value):
-                raise ValueError(f"it is {value}")
-        except Exception as error:  # noqa: BLE001  packages raise whatever they please, and one clip must not end all
-            reason = error.args[0] if error.args else type(error).__name__
-            value, scores.failures[name] = math.nan, reason.decode() if isinstance(reason, bytes) else str(reason)
-        scores.values[name] = value
-    return scores
+    return measure({name: METRICS[name] for name in names}, original_N, reconstruction_N, rate)
 
 
 def summarize(scores: dict[str, Scores]) -> dict[str, dict]:
@@ -147,6 +122,12 @@ class CodeCounts:
     def add(self, codes_TxQ: np.ndarray) -> None:
         for counts_K, ids_T in zip(self.counts, codes_TxQ.T, strict=True):
             counts_K += np.bincount(ids_T, minlength=len(counts_K))
+
+    def first(self, n: int) -> "CodeCounts":
+        """The counts of the first n codes of a frame."""
+        counts = CodeCounts(())
+        counts.counts = self.counts[:n]
+        return counts
 
     def entropy_bitrate(self, frame_rate: float) -> float:
         """Bits a second of codes written by an ideal code for each level: sum H(code) * frame_rate."""

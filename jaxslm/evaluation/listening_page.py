@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxslm.audio.io import encode_flac
-from jaxslm.evaluation.codec_metrics import TITLES, Scores
+from jaxslm.evaluation.codec_metrics import TITLES
+from jaxslm.evaluation.perceptual import Scores
 from jaxslm.evaluation.spectrogram import draw_spectrogram, mel_db, png
 from jaxslm.training.plot import draw_panels
 
@@ -23,6 +24,7 @@ body { font: 15px sans-serif; margin: 2em; color: #222 }
 h2 { font-size: 1.1em; margin: 2em 0 .3em }
 small { color: #777; font-weight: normal }
 .clip { overflow-x: auto }
+pre { margin: 0; font: 13px monospace }
 table { border-collapse: collapse }
 th { text-align: left; font-weight: normal; color: #555; padding: .2em 1em .2em 0; white-space: nowrap;
   position: sticky; left: 0; background: #fff }
@@ -55,7 +57,7 @@ def write_page(
     """
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"]
     parts.append(f"<h1>{html.escape(title)}</h1>")
-    rows = (f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in facts.items())
+    rows = (f"<tr><th>{html.escape(name)}<td><pre>{html.escape(value)}</pre>" for name, value in facts.items())
     parts.append(f"<table>{''.join(rows)}</table>")
     if metrics and (curves := draw_panels(metrics)):
         parts.append(f"<h2>Curves of the run</h2>{_picture(png(curves), 'curves')}")

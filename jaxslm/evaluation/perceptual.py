@@ -1,13 +1,17 @@
-"""PESQ, STOI and ViSQOL of a reconstruction, by the packages of the extra "quality"; nothing here needs JAX.
+"""PESQ, STOI and ViSQOL of a reconstruction, by the packages of the extra "quality"; and what becomes of failures.
+Nothing here needs JAX, so that other processes can measure.
 
-Each takes (original_N, reconstruction_N, rate), float samples of equal length, and raises an exception where the
+A metric takes (original_N, reconstruction_N, rate), float samples of equal length, and raises an exception where the
 package has no score for the two: what a package gives in place of a score (pystoi 1e-5 for clips that are too short, 0
 for silence; ViSQOL 4.7 for silence) is no score.
 """
 
 import functools
 import importlib.util
+import math
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -71,3 +75,42 @@ def _at_16k(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int) -> 
         if not np.any(x_N):
             raise ValueError(f"the {name} is silent")
     return [resample(np.asarray(x_N, np.float32), rate, RATE) for x_N in (original_N, reconstruction_N)]
+
+
+Metric = Callable[[np.ndarray, np.ndarray, int], float]
+BY_PACKAGES: dict[str, Metric] = {"pesq": pesq_wb, "stoi": stoi, "visqol": visqol}
+
+
+@dataclass
+class Scores:
+    """Metrics of one clip: `values` by name, NaN where a metric failed, and why it did, in `failures`."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def __or__(self, other: "Scores") -> "Scores":
+        return Scores(self.values | other.values, self.failures | other.failures)
+
+
+def measure(metrics: Mapping[str, Metric], original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int) -> Scores:
+    """Scores of one reconstruction, as long as its original, by these metrics."""
+    assert original_N.shape == reconstruction_N.shape, f"{original_N.shape} and {reconstruction_N.shape}"
+    scores = Scores()
+    for name, metric in metrics.items():
+        try:
+            for which, x_N in (("original", original_N), ("reconstruction", reconstruction_N)):
+                if not np.isfinite(x_N).all():
+                    raise ValueError(f"the {which} has samples that are not finite")
+            value = float(metric(original_N, reconstruction_N, rate))
+            if not math.isfinite(value):
+                raise ValueError(f"it is {value}")
+        except Exception as error:  # packages raise whatever they please, and one clip must not end all
+            reason = error.args[0] if error.args else type(error).__name__
+            value, scores.failures[name] = math.nan, reason.decode() if isinstance(reason, bytes) else str(reason)
+        scores.values[name] = value
+    return scores
+
+
+def measure_by_packages(names: list[str], original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int) -> Scores:
+    """As `measure`, by name, which another process understands."""
+    return measure({name: BY_PACKAGES[name] for name in names}, original_N, reconstruction_N, rate)

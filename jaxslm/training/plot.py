@@ -47,7 +47,7 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
 
 
 # figures of a run that are about its speed and health, not about what it learns
-_ASIDE = re.compile(r"step$|tokens_per_s$|tokens/|mfu$|skipped|learning_rate|seconds")
+_ASIDE = re.compile(r"^step$|_per_s$|^tokens/|^mfu$|^skipped|^bad/|learning_rate")
 
 
 def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:
@@ -57,7 +57,7 @@ def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:
     rows = read_rows(metrics)
     panels: dict[str, dict[str, None]] = {}
     for name in (name.removeprefix(HELDOUT) for row in rows for name in row):
-        if not _ASIDE.match(name):
+        if not _ASIDE.search(name):
             panels.setdefault(re.sub(r"[/_]?\d+$", "", name), {})[name] = None
     if not panels:
         return None

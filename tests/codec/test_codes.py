@@ -46,9 +46,9 @@ def test_fewer_levels_are_the_first_ones_of_all():
 
 def test_small_batches_give_the_same_and_few_shapes_are_compiled():
     given = clips([100 + 5 * i for i in range(20)])
-    before = running._encode._cache_size()
+    before = running.encode_batch._cache_size()
     wide = CodecRunner(CODEC).encode(given)
-    assert running._encode._cache_size() <= before + 3
+    assert running.encode_batch._cache_size() <= before + 3
     assert wide == CodecRunner(CODEC, batch_seconds=0.05).encode(given)
 
 

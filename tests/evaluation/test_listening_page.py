@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.evaluation.codec_metrics import Scores
 from jaxslm.evaluation.listening_page import Clip, write_page
+from jaxslm.evaluation.perceptual import Scores
 from jaxslm.evaluation.spectrogram import mel_db
 
 RATE = 16_000
