@@ -14,20 +14,25 @@ import numpy as np
 
 from jaxslm.codec.codebooks import Codebooks
 from jaxslm.codec.model import Codec, CodecConfig
-from jaxslm.hf import encodec_architecture, mimi_architecture
+from jaxslm.hf import dac_architecture, encodec_architecture, mimi_architecture
 from jaxslm.hf.checked_tensors import KERNELS, CheckedTensors
 from jaxslm.hf.config_file import read_json
 from jaxslm.hf.export import finished_folder
 from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder, TensorWriter
 
-ARCHITECTURES: Mapping[str, ModuleType] = {"encodec": encodec_architecture, "mimi": mimi_architecture}
+ARCHITECTURES: Mapping[str, ModuleType] = {
+    "encodec": encodec_architecture,
+    "mimi": mimi_architecture,
+    "dac": dac_architecture,
+}
 MAX_FILE_BYTES = 5 << 30
 
 
 def load_codec(folder: str | Path) -> Codec:
-    """The codec of `folder`: config.json and safetensors of EnCodec (mono, without chunks) or Mimi.
+    """The codec of `folder`: config.json and safetensors of EnCodec (mono, without chunks), Mimi or DAC.
 
-    Its convolutions are without weight norm. Codes are those of transformers within float32: off the CPU with `jax.default_matmul_precision("highest")`.
+    Its convolutions are without weight norm. Codes are those of transformers: off the CPU, in
+    `jax.default_matmul_precision("highest")`.
 
     Raises ValueError for another architecture, a field that is not known here, a missing, misshapen or unknown tensor,
     values that are not finite; the message names the file, the field and the cure.
@@ -60,10 +65,17 @@ def _is_pointwise(ours: str) -> bool:
     return re.search(r"/(project|level)_(in|out)/weight$", ours) is not None
 
 
+def _is_kernel(ours: str, ndim: int) -> bool:
+    """Whether a parameter of ours with that many axes, without that of levels, is one that weight norm can be on."""
+    return _is_pointwise(ours) or (ours.endswith("/weight") and ndim == 3)
+
+
 def _turned(ours: str, value: np.ndarray) -> np.ndarray:
     """Our value of theirs."""
     if _is_pointwise(ours) and value.ndim == 3 and value.shape[2] == 1:
         return value[..., 0].T
+    if ours.endswith("/alpha"):
+        return value[0, :, 0] if value.ndim == 3 and value.shape[::2] == (1, 1) else value
     return value.transpose() if ours.endswith("weight") else value
 
 
@@ -71,6 +83,8 @@ def _turned_back(ours: str, value: np.ndarray) -> np.ndarray:
     """Their value of ours."""
     if _is_pointwise(ours):
         return value.T[..., None]
+    if ours.endswith("/alpha"):
+        return value[None, :, None]
     return value.transpose() if ours.endswith("weight") else value
 
 
@@ -82,8 +96,8 @@ class _Tensors:
         pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickled and not any(path.exists() for path in weights):
             raise ValueError(
-                f"{folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: refused. "
-                'Convert them where you trust them: python -c "from transformers import AutoModel; '
+                f"{folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
+                'refused. Convert them where you trust them: python -c "from transformers import AutoModel; '
                 f"AutoModel.from_pretrained('{folder}').save_pretrained('NEW_FOLDER')\""
             )
         self.folder, self.architecture, self.config = folder, architecture, config
@@ -98,11 +112,11 @@ class _Tensors:
         """Refuses tensors that the codec of config.json does not have: they would change its codes or samples."""
         known = set()
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-            for name in self._theirs(_name(path)):
-                for number in range(leaf.shape[0]) if "{}" in name else [""]:
-                    full = name.format(number)
+            for name in self._theirs(ours := _name(path)):
+                stacked = "{}" in name
+                for full in [name.format(i) for i in range(leaf.shape[0])] if stacked else [name]:
                     known.add(full)
-                    if full.endswith(".conv.weight"):
+                    if _is_kernel(ours, leaf.ndim - stacked):
                         kernel = full.removesuffix(".weight")
                         known.update(part.format(kernel) for spelling in KERNELS for part in spelling)
         beside = re.compile(self.architecture.BESIDE)
@@ -125,7 +139,7 @@ class _Tensors:
     def _convert(self, ours: str, names: tuple[str, ...] | list[str], shape: tuple[int, ...]) -> np.ndarray:
         if len(names) > 1:
             value = self.checked.made_of(names, np.add)
-        elif names[0].endswith(".conv.weight"):
+        elif _is_kernel(ours, len(shape)):
             value = self.checked.kernel(names[0].removesuffix(".weight"))
         else:
             value = self.checked.read(names[0])
@@ -139,15 +153,15 @@ class _Tensors:
 
 
 def save_codec(codec: Codec, folder: str | Path) -> None:
-    """Writes a new folder that `EncodecModel` or `MimiModel` of transformers loads: that of the two which can compute
-    what the codec does, Mimi if it has a transformer.
+    """Writes a new folder that transformers loads as `DacModel`, as `MimiModel` if the codec has a transformer, else as
+    `EncodecModel`.
 
-    Raises ValueError naming the field that neither has, or the parameter that is not finite; if the folder is there
-    already.
+    Raises ValueError naming the field that the model does not have, or the parameter that is not finite; if the folder
+    is there already.
     """
     config = codec.config
-    kind = "mimi" if config.encoder.get("transformer") is not None else "encodec"
-    architecture = ARCHITECTURES[kind]
+    seanet = "encodec" if config.encoder.get("transformer") is None else "mimi"
+    architecture = ARCHITECTURES["dac" if config.encoder["kind"] == "dac" else seanet]
     theirs = architecture.config_json(config)
     tensors: dict[str, np.ndarray] = {}
     leaves = jax.tree_util.tree_leaves_with_path(codec.folded())
@@ -160,14 +174,12 @@ def save_codec(codec: Codec, folder: str | Path) -> None:
             tensors |= _written(ours, value, architecture, config)
     for ours, quantizer in _residual_quantizers(codec.quantizer):
         tensors |= _codebooks(ours, quantizer, architecture, config)
-    extractor = dict(feature_extractor_type="EncodecFeatureExtractor", sampling_rate=config.sample_rate)
-    extractor |= dict(feature_size=1, padding_side="right", padding_value=0.0, return_attention_mask=True)
     with finished_folder(Path(folder)) as unfinished:
         shapes = {name: value.shape for name, value in tensors.items()}
         with TensorWriter(unfinished, shapes, "float32", MAX_FILE_BYTES) as writer:
             for name, value in tensors.items():
                 writer.write(name, value)
-        _write_json(unfinished / "preprocessor_config.json", extractor | dict(chunk_length_s=None, overlap=None))
+        _write_json(unfinished / "preprocessor_config.json", architecture.preprocessor_json(config))
         _write_json(unfinished / "config.json", dict(architectures=[architecture.MODEL]) | theirs)
 
 
@@ -178,7 +190,7 @@ def _written(ours: str, value: np.ndarray, architecture: ModuleType, config: Cod
         return {names.format(i): _turned_back(ours, row) for i, row in enumerate(value)}
     value = _turned_back(ours, value)
     first, *others = (names,) if isinstance(names, str) else names
-    if architecture.WEIGHT_NORM and first.endswith(".conv.weight"):
+    if architecture.WEIGHT_NORM and _is_kernel(ours, value.ndim):
         size = np.sqrt(np.square(value).sum(axis=(1, 2), keepdims=True))
         # The direction of nothing is any but 0.
         return {f"{first}_g": size, f"{first}_v": np.where(size > 0, value, 1)}

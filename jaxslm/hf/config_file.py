@@ -61,6 +61,15 @@ def read_number(theirs: Mapping[str, Any], key: str, default: float, where: str,
     return float(value)
 
 
+def check_small(counts: Mapping[str, int], most: int, where: str) -> None:
+    """Raises ValueError naming a field that counts more than `most`: such a model would take for ever to build."""
+    for key, count in counts.items():
+        if count > most:
+            raise ValueError(
+                f"{where}: {key} counts {count}, more than {most}; copy the file from the model's page again"
+            )
+
+
 def check_neutral(theirs: Mapping[str, Any], neutral: Mapping[str, tuple], where: str) -> None:
     """Raises ValueError naming a field that changes the computation in a way that is not known here.
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from jaxslm.codec.model import CodecConfig
 from jaxslm.codec.seanet import SEANetConfig
-from jaxslm.hf.config_file import MAX_SIZE, check_neutral, read_number, read_value
+from jaxslm.hf.config_file import MAX_SIZE, check_neutral, check_small, read_number, read_value
 
 MODEL = "EncodecModel"
+MAX_LAYERS = 16  # of anything that is not stacked
 WEIGHT_NORM = True  # its modules take sizes and directions of kernels, not kernels
 # Of each level, beside the codes: what only training needs, written so that nothing is found missing.
 BESIDE = r"quantizer\.layers\.\d+\.codebook\.(embed_avg|cluster_size|inited)"
@@ -56,6 +57,7 @@ def seanet_fields(theirs: Mapping[str, Any], where: str, defaults: Mapping[str, 
     if pad not in _PADS:
         raise ValueError(f"{where}: pad_mode={reprlib.repr(pad)} is not one of {', '.join(_PADS)}; use such a model")
     ratios = read_value(theirs, "upsampling_ratios", defaults.get("upsampling_ratios", (8, 5, 4, 2)), where)
+    check_small({"upsampling_ratios": len(ratios), "num_residual_layers": ours["n_residual"]}, MAX_LAYERS, where)
     return dict(
         ours,
         kind="seanet",
@@ -70,7 +72,9 @@ def seanet_fields(theirs: Mapping[str, Any], where: str, defaults: Mapping[str, 
 def codec_config(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Fields of CodecConfig. Raises ValueError naming the file, the field and the cure."""
     check_neutral(theirs, _NEUTRAL, where)
-    network = seanet_fields(theirs, where, {}) | dict(lstm=read_value(theirs, "num_lstm_layers", 2, where))
+    lstm = read_value(theirs, "num_lstm_layers", 2, where)
+    check_small({"num_lstm_layers": lstm}, MAX_LAYERS, where)
+    network = seanet_fields(theirs, where, {}) | dict(lstm=lstm)
     rate = read_value(theirs, "sampling_rate", 24_000, where)
     dim = read_value(theirs, "hidden_size", 128, where)
     size = read_value(theirs, "codebook_size", 1024, where)
@@ -140,6 +144,14 @@ def seanet_config(config: CodecConfig, family: str) -> SEANetConfig:
     return encoder
 
 
+def codebook_size(config: CodecConfig, family: str) -> int:
+    """Raises ValueError for a number of codes that the family refuses."""
+    size = config.parts[2].codebook_size
+    if size & (size - 1):
+        raise ValueError(f"quantizer.codebook_size={size} cannot be written: {family} of transformers has powers of 2")
+    return size
+
+
 def seanet_json(config: SEANetConfig) -> dict[str, Any]:
     """What config.json has of it."""
     sizes = {key: getattr(config, name) for key, (name, _) in _SIZES.items()}
@@ -167,10 +179,9 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
     )
     if not seanet.lstm:
         raise ValueError("encoder.lstm=0 cannot be written: EnCodec of transformers has at least one layer there")
-    frame_rate, size, n = _frame_rate(config.sample_rate, seanet.ratios), quantizer.codebook_size, quantizer.n_levels
+    size = codebook_size(config, "EnCodec")
     # kbit/s of each number of levels; a little more, which rounding takes away again.
-    widths = [k * math.log2(size) * frame_rate / 1000 * (1 + 1e-9) for k in range(1, n)]
-    widths.append(n * math.ceil(math.log2(size)) * frame_rate / 1000 * (1 + 1e-9))
+    of_level = math.log2(size) * _frame_rate(config.sample_rate, seanet.ratios) / 1000 * (1 + 1e-9)
     return seanet_json(seanet) | dict(
         model_type="encodec",
         sampling_rate=config.sample_rate,
@@ -178,9 +189,23 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
         codebook_dim=config.dim,
         codebook_size=size,
         num_lstm_layers=seanet.lstm,
-        target_bandwidths=widths,
+        target_bandwidths=[n * of_level for n in range(1, quantizer.n_levels + 1)],
         norm_type="weight_norm",
         normalize=False,
+        chunk_length_s=None,
+        overlap=None,
+    )
+
+
+def preprocessor_json(config: CodecConfig) -> dict[str, Any]:
+    """preprocessor_config.json."""
+    return dict(
+        feature_extractor_type="EncodecFeatureExtractor",
+        sampling_rate=config.sample_rate,
+        feature_size=1,
+        padding_side="right",
+        padding_value=0.0,
+        return_attention_mask=True,
         chunk_length_s=None,
         overlap=None,
     )

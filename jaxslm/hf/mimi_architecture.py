@@ -12,11 +12,20 @@ from typing import Any
 
 from jaxslm.codec.model import CodecConfig
 from jaxslm.codec.seanet import SEANetConfig
+from jaxslm.hf import encodec_architecture
 from jaxslm.hf.config_file import MAX_SIZE, check_neutral, read_number, read_value
-from jaxslm.hf.encodec_architecture import check_fields, seanet_config, seanet_fields, seanet_json, seanet_name
+from jaxslm.hf.encodec_architecture import (
+    check_fields,
+    codebook_size,
+    seanet_config,
+    seanet_fields,
+    seanet_json,
+    seanet_name,
+)
 
 MODEL = "MimiModel"
 WEIGHT_NORM = False
+preprocessor_json = encodec_architecture.preprocessor_json
 BESIDE = r"quantizer\.(semantic|acoustic)_residual_vector_quantizer\.layers\.\d+\.codebook\.initialized"
 CODEBOOK = {"embed_sum": "sums", "cluster_usage": "usage", "initialized": "started"}
 
@@ -158,6 +167,7 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
         "Mimi",
         {
             "encoder.lstm": (seanet.lstm, 0),
+            "encoder.causal": (seanet.causal, True),  # the other kind fails in `from_pretrained`
             "quantizer.kind": (quantizer.kind, "split_rvq"),
             "quantizer.projection": (quantizer.projection, "none" if quantizer.code_dim == config.dim else "shared"),
             "quantizer.l2": (quantizer.l2, False),
@@ -169,9 +179,6 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
             f"encoder.transformer={transformer}, encoder.downsample={seanet.downsample} cannot be written: Mimi of "
             "transformers has a transformer, and joins at least two frames behind it"
         )
-    size = quantizer.codebook_size
-    if size & (size - 1):
-        raise ValueError(f"quantizer.codebook_size={size} cannot be written: Mimi of transformers has powers of 2")
     # transformers cuts the quotient of the two rates to a whole number: a little less makes it enough.
     frame_rate = math.ceil(config.sample_rate / math.prod(seanet.ratios)) / seanet.downsample
     frame_rate *= 1 if frame_rate == round(frame_rate, 6) else 1 - 1e-9
@@ -188,7 +195,7 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
         rope_theta=transformer.rope_theta,
         layer_scale_initial_scale=transformer.layer_scale,
         norm_eps=transformer.norm_eps,
-        codebook_size=size,
+        codebook_size=codebook_size(config, "Mimi"),
         codebook_dim=quantizer.code_dim,
         vector_quantization_hidden_dimension=quantizer.code_dim,
         num_quantizers=quantizer.n_levels,
