@@ -2,10 +2,10 @@
 (Defossez et al. 2024, section 3.3; moshi/models/loaders.py).
 
 SEANet, a transformer of 8 layers that looks back 250 frames, and learnt resampling from 25 Hz on each side. Only
-adversarial and feature losses; the mel distance is measured, not trained by. The semantic level learns from WavLM, frame
-by frame. Half of the items pass unquantized. No training code is public: weights of the losses are those of EnCodec's
-balancer, the weight of the distillation is ours. Steps, rates, batches and lengths of clips as in the paper (128 x
-12 s, AdamW 8e-4).
+adversarial and feature losses; the mel distance is measured, not trained by. The semantic level learns from WavLM,
+frame by frame. Half of the items pass unquantized. No training code is public: weights of the losses are those of
+EnCodec's balancer, the weight of the distillation is ours. Steps, rates, batches and lengths of clips as in the paper
+(128 x 12 s, AdamW 8e-4).
 """
 
 from configs import common

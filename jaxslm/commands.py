@@ -11,14 +11,15 @@ from ml_collections import ConfigDict
 from jaxslm import configure
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help is `doc`, with `--config`; logging goes to stderr as plain lines."""
+def make_parser(doc: str, *, config: bool = True) -> argparse.ArgumentParser:
+    """A parser whose help is `doc`, if `config` with `--config`; logging goes to stderr as plain lines."""
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("jaxslm").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
+    if config:
+        parser.add_argument("--config", metavar="FILE.py[:ARG]", help="such as configs/spiritlm_7b.py:tiny")
     return parser
 
 

@@ -3,6 +3,7 @@
 | suite | measures                                                                                       |
 |-------|------------------------------------------------------------------------------------------------|
 | units | phone purity, PNMI, usage, bitrate, edit distance under noise, speed and pitch, ABX of units   |
+| codec | SI-SDR, mel and STFT distance, PESQ, STOI, ViSQOL by levels, bitrates, usage of codes, speed   |
 
 The numbers are printed and written to DIR. `--suite=NAME --help` lists the options of a suite.
 """
@@ -10,14 +11,20 @@ The numbers are printed and written to DIR. `--suite=NAME --help` lists the opti
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
 
 from jaxslm.configure import read_config
 from jaxslm.data.prepare import prepared_folder
 from jaxslm.data.records import MANIFEST, Records
+from jaxslm.data.report import Report
+from jaxslm.evaluation.codec import evaluate_codec, read_recordings
+from jaxslm.evaluation.codec import summary as codec_summary
+from jaxslm.evaluation.codec_metrics import METRICS, choose_metrics
 from jaxslm.evaluation.units import evaluate_units, summary
 from jaxslm.tasks.base import UNITS
+from jaxslm.tasks.codec_files import open_codec
 from jaxslm.units.inventory import UnitInventory
 
 
@@ -45,6 +52,37 @@ def units(parser: argparse.ArgumentParser) -> str:
     return summary(evaluate_units(Records(folder), inventory, flags.out, **options))
 
 
+def codec(parser: argparse.ArgumentParser) -> str:
+    parser.add_argument("--codec", type=Path, required=True, help="workdir of a run, or folder of Hugging Face weights")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--records", type=Path, help="folder of prepared records; default: those of the run")
+    data.add_argument("--audio", type=Path, help="folder of audio files")
+    parser.add_argument("--split", default="heldout", help="of records: train, heldout or all; default: heldout")
+    parser.add_argument("--out", type=Path, required=True, help="folder for codec.json, sound, lists and index.html")
+    parser.add_argument("--levels", help="such as 1,2,4,8; default: powers of two, and all")
+    parser.add_argument("--metrics", default="", help=f"of {','.join(METRICS)}; default: those installed")
+    parser.add_argument("--max_seconds", type=float, default=60.0, help="longer clips are left out; default: 60")
+    parser.add_argument("--shown", type=int, default=8, help="clips on the page; default: 8")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that measure; default: a core each"
+    )
+    flags = parser.parse_args()
+    levels = [int(n) for n in flags.levels.split(",")] if flags.levels else ()
+    metrics = [name for name in flags.metrics.split(",") if name]
+    choose_metrics(metrics)
+    opened, name = open_codec(flags.codec)
+    data = flags.audio or flags.records or records_of_run(flags.codec)
+    report = Report()
+    recordings = read_recordings(
+        [data], opened.config.sample_rate, report, split=flags.split, max_seconds=flags.max_seconds
+    )
+    options = dict(levels=levels, metrics=metrics, shown=flags.shown, workers=flags.workers)
+    result = evaluate_codec(opened, name, recordings, flags.out, curves=flags.codec / "metrics.jsonl", **options)
+    report.save(flags.out / "report.jsonl")
+    left_out = f"\n{report.summary()}" if report.count() else ""
+    return f"{codec_summary(result)}{left_out}\nto listen: {flags.out / 'index.html'}"
+
+
 def records_of_run(workdir: Path) -> Path:
     data_config = read_config(workdir).data
     folder = prepared_folder(data_config, Path(data_config.cache).expanduser())
@@ -67,7 +105,7 @@ def inventory_folder(records: Path) -> Path:
     return found[0]
 
 
-SUITES = {"units": units}
+SUITES = {"units": units, "codec": codec}
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ def read_audio(
     min_seconds: float = MIN_SECONDS,
     max_seconds: float = 60.0,
     sample_rate: int = SAMPLE_RATE,
+    silence: bool = False,
 ) -> Clip:
     """Reads, checks, mixes down and resamples one clip.
 
@@ -69,6 +70,7 @@ def read_audio(
       min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
         it is decoded.
       sample_rate: of the clip that comes out, in Hz.
+      silence: whether a silent clip is let pass.
     Raises:
       AudioError: unreadable, of a sample rate below 4 kHz or above 192 kHz, cut off, empty, silent, not finite, too
         short or too long (AudioTooLong).
@@ -95,7 +97,7 @@ def read_audio(
     samples_N = samples_NxC.mean(axis=1)
     if samples_NxC.shape[1] > 1:
         notes.append(f"{samples_NxC.shape[1]} channels mixed down")
-    if np.ptp(samples_N) < 2 * _SILENCE:
+    if not silence and np.ptp(samples_N) < 2 * _SILENCE:
         mixed = " once its channels are mixed down" if np.ptp(samples_NxC) >= 2 * _SILENCE else ""
         raise AudioError(f"{where}: the clip is silent{mixed}; record it again or remove it")
     if rate != sample_rate:
@@ -115,6 +117,20 @@ def encode_flac(samples_N: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, steps_N, rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def encode_wav(samples_N: np.ndarray, rate: int) -> bytes:
+    """Mono samples as 16-bit WAV, those beyond full scale at full scale."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples_N, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
+    """Writes a file of `encode_wav` and gives the number of samples beyond full scale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_wav(samples_N, rate))
+    return int(np.sum(np.abs(samples_N) > 1))
 
 
 def decode_flac(data: bytes) -> np.ndarray:

@@ -7,6 +7,7 @@ Legend: B batch, N samples, T frames, D features of a frame, Q codes of a frame.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,8 +73,8 @@ class CodecConfig:
         return self.parts[0].hop
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, all that `CodecConfig(**values)` needs."""
-        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+        """Plain values as JSON has them, all that `CodecConfig(**values)` needs."""
+        return json.loads(json.dumps(vars(self)))
 
 
 class Reconstruction(NamedTuple):
@@ -149,6 +150,28 @@ class Codec(nnx.Module):
         if n_frames_B is None:
             return samples_BxN
         return jnp.where(mask_time(samples_BxN.shape[1], n_frames_B * self.hop), samples_BxN, 0)
+
+    def start_encoding(self, batch: int) -> Any:
+        """State before the first chunk of `encode_chunk`. Raises ValueError for an encoder that is not causal."""
+        return self.encoder.start(batch)
+
+    def encode_chunk(self, samples_BxN: jax.Array, state: Any, n_levels: int | None = None) -> tuple[jax.Array, Any]:
+        """(codes [B, N / hop, Q] of this chunk, state): chunk after chunk they are those of `encode` of the whole.
+
+        Raises ValueError for a chunk that is no whole number of hops, and for a first one too short to be reflected.
+        The last samples of a clip are a whole hop with zeros behind them.
+        """
+        latents_BxTxD, state = self.encoder.stream(samples_BxN[..., None], state)
+        return self.quantizer.encode(latents_BxTxD, n_levels), state
+
+    def start_decoding(self, batch: int) -> Any:
+        """State before the first chunk of `decode_chunk`. Raises ValueError for a decoder that is not causal."""
+        return self.decoder.start(batch)
+
+    def decode_chunk(self, codes_BxTxQ: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        """(samples [B, T * hop] of this chunk, state): chunk after chunk they are those of `decode` of the whole."""
+        samples_BxNx1, state = self.decoder.stream(self.quantizer.decode(codes_BxTxQ), state)
+        return samples_BxNx1[..., 0], state
 
     def with_codebooks(self, state: Any) -> "Codec":
         """The same codec with the quantizer's state in place."""

@@ -4,9 +4,9 @@ SpeechTokenizer and WavTokenizer have it (encodec/modules/seanet.py; moshi/modul
 Layers are counted as Hugging Face counts `encoder.layers.{n}` and `decoder.layers.{n}`: activations count, too.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,9 +14,10 @@ import jax
 from jaxslm.codec.bottleneck import LSTM, TransformerConfig, WindowTransformer
 from jaxslm.codec.chain import Activation, Chain, Residual
 from jaxslm.codec.conv import Conv, ConvTranspose
+from jaxslm.configure import closest
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SEANetConfig:
     """An encoder or decoder; the defaults are those of soundstream_16k.
 
@@ -58,7 +59,7 @@ class SEANetConfig:
     def __post_init__(self):
         object.__setattr__(self, "ratios", tuple(self.ratios))
         if isinstance(self.transformer, Mapping):
-            object.__setattr__(self, "transformer", TransformerConfig(**self.transformer))
+            object.__setattr__(self, "transformer", _transformer(self.transformer))
         if not self.ratios or min(self.ratios) < 1:
             raise ValueError(f"ratios={self.ratios}; give at least one stride, each 1 or more")
         if self.compress < 1 or self.n_filters < 1 or self.n_filters % self.compress:
@@ -75,6 +76,14 @@ class SEANetConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels at each rate, from that of the samples to that of the frames."""
         return tuple(self.n_filters * 2**i for i in range(len(self.ratios) + 1))
+
+
+def _transformer(fields: Mapping[str, Any]) -> TransformerConfig:
+    known = {field.name for field in dataclasses.fields(TransformerConfig)}
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"transformer has no field '{name}'.{closest(name, known)}")
+    return TransformerConfig(**fields)
 
 
 def seanet_encoder(config: SEANetConfig, dim: int, key: jax.Array) -> Chain:

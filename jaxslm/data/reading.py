@@ -47,7 +47,7 @@ def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
     try:
         return [(raw, *read_utterance(raw, reading))]
     except AudioTooLong as error:
-        cause, cure = _cause_and_cure(error, raw.where)
+        cause, cure = cause_and_cure(error, raw.where)
     report, text, words, words_from = Report(log=False), " ".join(raw.text.split()), (), ""
     try:
         if raw.units is not None and reading.units_sha256:
@@ -66,7 +66,7 @@ def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
                 raise AudioError(f"{cause}, and no word times say where its text may be cut; {cure}")
         return cut(raw, clip, words, words_from, reading, report)
     except AudioError as error:
-        report.left_out(raw.where, *_cause_and_cure(error, raw.where))
+        report.left_out(raw.where, *cause_and_cure(error, raw.where))
     except (ValueError, OSError) as error:
         report.left_out(raw.where, *no_cut(cause, error, raw.where))
     return [(raw, None, report.entries)]
@@ -74,7 +74,7 @@ def read_pieces(raw: RawUtterance, reading: Reading) -> list[Result]:
 
 def no_cut(cause: str, error: Exception, where: str) -> tuple[str, str]:
     """Cause and cure of audio that is left out since it is too long (`cause`) and cannot be cut."""
-    why, cure = _cause_and_cure(error, where)
+    why, cure = cause_and_cure(error, where)
     return f"{cause}, and cannot be cut between words: {why}", cure or "cut it, or raise max_seconds"
 
 
@@ -126,7 +126,7 @@ def read_utterance(raw: RawUtterance, reading: Reading) -> tuple[Utterance | Non
         except AudioTooLong:
             raise
         except AudioError as error:
-            report.left_out(raw.where, *_cause_and_cure(error, raw.where))
+            report.left_out(raw.where, *cause_and_cure(error, raw.where))
             return None, report.entries
         for note in clip.notes:
             report.note(raw.where, note)
@@ -216,7 +216,7 @@ def _given_words(raw: RawUtterance, text: str) -> tuple[tuple[alignment.Word, ..
 
 def no_word_times(report: Report, where: str, error: Exception) -> None:
     """Reports word times that could not be had or used."""
-    cause, cure = _cause_and_cure(error, where)
+    cause, cure = cause_and_cure(error, where)
     report.left_out(where, cause, cure or "correct the text or the times; the rest is used", what="word times")
 
 
@@ -225,7 +225,7 @@ def _aligner(name: str, language: str) -> alignment.Aligner:
     return alignment.load_aligner(name, language.split("-")[0].split("_")[0].lower() or "en")
 
 
-def _cause_and_cure(error: Exception, where: str) -> tuple[str, str]:
+def cause_and_cure(error: Exception, where: str) -> tuple[str, str]:
     """Messages read "where: cause; cure"."""
     cause, _, cure = str(error).removeprefix(f"{where}: ").rpartition("; ")
     return (cause, cure) if cause else (cure, "")

@@ -19,6 +19,7 @@ import msgpack
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from jaxslm.codec.codes import CodeSequence
 from jaxslm.data.shards import SUFFIX, ShardWriter, Tally, is_whole, write_json
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
@@ -40,6 +41,7 @@ class Utterance:
       words: one for each item of `text.split()`, or () where the times are unknown.
       words_from: what gave their times: "record", "file" or the aligner's name; "" without times.
       units: by the SHA-256 of the inventory they belong to.
+      codes: by the SHA-256 of the codec they belong to.
       split: "train" or "heldout".
     """
 
@@ -50,6 +52,7 @@ class Utterance:
     words: tuple[Word, ...] = ()
     words_from: str = ""
     units: Mapping[str, UnitSequence] = field(default_factory=dict)
+    codes: Mapping[str, CodeSequence] = field(default_factory=dict)
     speaker: str = ""
     language: str = ""
     split: str = "train"
@@ -58,6 +61,8 @@ class Utterance:
 def to_bytes(utterance: Utterance) -> bytes:
     """The utterance as a msgpack map; equal utterances give equal bytes."""
     u = utterance
+    # Records without codes are as they were before there were any.
+    codes = {"codes": {sha256: _codes_map(codes) for sha256, codes in sorted(u.codes.items())}} if u.codes else {}
     return msgpack.packb(
         dict(
             schema=SCHEMA,
@@ -72,6 +77,7 @@ def to_bytes(utterance: Utterance) -> bytes:
             speaker=u.speaker,
             language=u.language,
             split=u.split,
+            **codes,
         )
     )
 
@@ -84,7 +90,8 @@ def from_bytes(data: bytes) -> Utterance:
     times = np.frombuffer(fields.pop("word_times"), "<f8").reshape(-1, 2).tolist()
     words = tuple(Word(text, start, end) for text, (start, end) in zip(fields.pop("words"), times, strict=True))
     units = {sha256: _units_of(units) for sha256, units in fields.pop("units").items()}
-    return Utterance(words=words, units=units, **fields)
+    codes = {sha256: _codes_of(codes) for sha256, codes in fields.pop("codes", {}).items()}
+    return Utterance(words=words, units=units, codes=codes, **fields)
 
 
 def units_name(sha256: str) -> str:
@@ -112,6 +119,17 @@ def _units_of(fields: Mapping) -> UnitSequence:
     return UnitSequence(ids, durations, fields["frame_rate"])
 
 
+def _codes_map(codes: CodeSequence) -> dict:
+    dtype = "<u2" if codes.ids.max(initial=0) < 2**16 else "<i4"
+    facts = dict(n_samples=int(codes.n_samples), frame_rate=float(codes.frame_rate))
+    return dict(ids=_raw(codes.ids, dtype), dtype=dtype, codes_per_frame=codes.ids.shape[1], **facts)
+
+
+def _codes_of(fields: Mapping) -> CodeSequence:
+    ids = np.frombuffer(fields["ids"], np.dtype(fields["dtype"])).reshape(-1, fields["codes_per_frame"])
+    return CodeSequence(ids, fields["frame_rate"], fields["n_samples"])
+
+
 def _raw(values, dtype: str) -> bytes:
     return np.ascontiguousarray(values, dtype).tobytes()
 
@@ -120,7 +138,8 @@ def write_records(
     folder: str | Path,
     utterances: Iterable[Utterance],
     *,
-    inventories: Sequence[UnitInventory] = (),
+    inventories: Sequence[UnitInventory | Mapping] = (),
+    codecs: Sequence[Mapping] = (),
     records_per_shard: int = 4096,
     source: Mapping | None = None,
 ) -> None:
@@ -129,6 +148,8 @@ def write_records(
     Shards of an earlier attempt that did not finish are removed. On an error no manifest is written, so that the folder
     never looks complete.
 
+    Args:
+      inventories, codecs: whose units and codes there are; Mappings are what the manifest says of them.
     Raises:
       ValueError: the folder is complete already, or there is nothing to write.
       OSError: the disk is full.
@@ -149,13 +170,20 @@ def write_records(
     if not shards:
         raise ValueError(f"no utterance to write to {folder}")
     with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as scratch:
-        write_json(folder / MANIFEST, manifest_of(tally, shards, inventories, source or {}), Path(scratch))
+        write_json(folder / MANIFEST, manifest_of(tally, shards, inventories, source or {}, codecs), Path(scratch))
 
 
-def manifest_of(tally: Tally, shards: Sequence[Mapping], inventories: Sequence[UnitInventory], source: Mapping) -> dict:
+def manifest_of(
+    tally: Tally,
+    shards: Sequence[Mapping],
+    inventories: Sequence[UnitInventory | Mapping],
+    source: Mapping,
+    codecs: Sequence[Mapping] = (),
+) -> dict:
     """What the manifest of a folder of records says."""
-    named = [describe(inventory) for inventory in inventories]
-    return dict(schema=SCHEMA, **tally.to_json(), inventories=named, shards=list(shards), source=dict(source))
+    named = dict(inventories=[i if isinstance(i, Mapping) else describe(i) for i in inventories])
+    named |= dict(codecs=list(codecs)) if codecs else {}
+    return dict(schema=SCHEMA, **tally.to_json(), **named, shards=list(shards), source=dict(source))
 
 
 def describe(inventory: UnitInventory) -> dict:

@@ -149,7 +149,7 @@ class Tally:
     def add(self, utterance: Utterance) -> None:
         split = utterance.split
         self.utterances[split] += 1
-        self.speech[split] += bool(utterance.audio or utterance.units)
+        self.speech[split] += bool(utterance.audio or utterance.units or utterance.codes)
         self.aligned[split] += bool(utterance.words)
         self.seconds[split] += utterance.duration
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from jaxslm.hf.config_file import read_json
 from jaxslm.hf.export import finished_folder
-from jaxslm.hf.speech_architectures import SOURCE, read_json
+from jaxslm.hf.speech_architectures import SOURCE
 from jaxslm.hf.torch_file import read_torch_file
 
 # Names of fairseq and of Microsoft's WavLM, in the order they are tried, and those of Hugging Face.

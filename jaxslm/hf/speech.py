@@ -2,18 +2,18 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxslm.hf.checked_tensors import KERNELS, CheckedTensors
+from jaxslm.hf.config_file import read_json
 from jaxslm.hf.speech_architectures import (
     BESIDE,
     SOURCE,
     SpeechArchitecture,
-    read_json,
     read_speech_config,
     speech_architecture,
 )
@@ -24,12 +24,6 @@ from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM = "encoder.pos_conv_embed.batch_norm"
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
-# A kernel as it is, or as its size and direction in either of the two spellings of weight norm.
-KERNELS = (
-    ("{}.weight",),
-    ("{}.weight_g", "{}.weight_v"),
-    tuple(f"{{}}.parametrizations.weight.original{i}" for i in "01"),
-)
 
 
 def load_speech_encoder(
@@ -96,14 +90,6 @@ def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
-def _weight_norm(size: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    axes = tuple(axis for axis, n in enumerate(size.shape) if n == 1)
-    if size.ndim != direction.ndim:
-        raise ValueError("sizes for other axes")
-    size = np.broadcast_to(size, direction.shape)
-    return size * direction / np.sqrt(np.square(direction).sum(axis=axes, keepdims=True))
-
-
 def _scale_and_shift(*parts: np.ndarray) -> np.ndarray:
     """Of a batch norm at rest, [2, D]."""
     weight, bias, mean, variance = np.stack(parts)
@@ -138,6 +124,7 @@ class _Tensors:
                 f"{architecture.model_type} of its config.json; copy both from one model"
             )
         self.prefix = found[0]
+        self.checked = CheckedTensors(folder, self._locate)
 
     def head_size(self) -> int:
         if self.architecture.model_type == "whisper" or "lm_head.weight" not in self._source("lm_head.weight"):
@@ -188,9 +175,9 @@ class _Tensors:
         if ours in ("positions/scale", "positions/shift"):
             value = self._batch_norm()[int(ours == "positions/shift")]
         elif ours.startswith("positions/convs/") and theirs.endswith(".weight"):
-            value = self._kernel(theirs.removesuffix(".weight"))
+            value = self.checked.kernel(theirs.removesuffix(".weight"))
         else:
-            value = self._read(theirs)
+            value = self.checked.read(theirs)
         if ours.endswith("/weight"):
             value = value.transpose(range(value.ndim)[::-1])
         if ours.endswith("gate_scale"):
@@ -202,50 +189,13 @@ class _Tensors:
             )
         return value
 
-    def _kernel(self, theirs: str) -> np.ndarray:
-        for spelling in KERNELS:
-            names = [name.format(theirs) for name in spelling]
-            if all(self.prefix + name in self.tensors for name in names):
-                return self._made_of(names, _weight_norm) if len(names) > 1 else self._read(names[0])
-        raise ValueError(
-            f"{self.folder} lacks {self.prefix}{theirs}.weight, also as weight_g and weight_v or parametrizations: the "
-            "weights are incomplete or of another model; copy them again"
-        )
-
     def _batch_norm(self) -> np.ndarray:
         names = [f"{BATCH_NORM}.{name}" for name in _STATISTICS]
-        return self._made_of(names, _scale_and_shift)
-
-    def _made_of(self, names: Sequence[str], make: Callable[..., np.ndarray]) -> np.ndarray:
-        parts = [self._read(name) for name in names]
-        try:
-            with np.errstate(all="ignore"):
-                made = make(*parts)
-        except ValueError:  # shapes
-            made = np.array(np.nan)
-        if not np.isfinite(made).all():
-            raise ValueError(
-                f"{self.folder}: {', '.join(self.prefix + name for name in names)} have shapes "
-                f"{', '.join(str(list(part.shape)) for part in parts)} and values that do not belong together: copy "
-                "the model again"
-            )
-        return made
+        return self.checked.made_of(names, _scale_and_shift)
 
     def _source(self, name: str) -> TensorFolder:
         return self.of_language if self.of_language is not None and name in self.of_language else self.tensors
 
-    def _read(self, theirs: str) -> np.ndarray:
+    def _locate(self, theirs: str) -> tuple[TensorFolder, str]:
         name = theirs if theirs.startswith("lm_head.") else self.prefix + theirs
-        source = self._source(name)
-        if name not in source:
-            raise ValueError(
-                f"{self.folder} lacks {name}: its config.json and its weights do not belong together; copy both from "
-                "one model"
-            )
-        value = np.array(source.read(name), np.float32)  # a copy: what is read is a map of the file
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"{source.where(name)}: {name} has values that are not finite (NaN, infinite): the model is broken; "
-                "use another copy of it"
-            )
-        return value
+        return self._source(name), name

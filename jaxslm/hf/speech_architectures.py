@@ -4,15 +4,14 @@ Our name is the path of a parameter in the encoder; a name of theirs has `{}` wh
 layers are turned, [out, in] to [in, out], and those of convolutions, [out, in, tap] to [tap, in, out].
 """
 
-import json
 import math
 import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from jaxslm.hf.config_file import MAX_CONVS, check_neutral, read_value
 from jaxslm.models.whisper_encoder import MAX_FRAMES
 
 
@@ -73,8 +72,6 @@ BESIDE = (
 )
 
 SOURCE = "source_sha256"  # in config.json: of the file that the folder was converted from
-MAX_SIZE = 1 << 16  # of anything that config.json counts
-MAX_CONVS = 64
 MAX_HOP = 16_000  # samples a frame
 
 
@@ -139,46 +136,6 @@ _NEUTRAL = {
 }
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises ValueError naming the file where it is no JSON object or not there."""
-    try:
-        read = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.parent} has no {path.name}; name a folder with a model") from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} is no JSON object ({error}): copy it again") from error
-    if not isinstance(read, dict):
-        raise ValueError(f"{path} is no JSON object but a {type(read).__name__}: copy it again")
-    return read
-
-
-def _value(theirs: Mapping[str, Any], key: str, default: Any, where: str) -> Any:
-    """What config.json has under the key, which is to be of the kind of the default and of a size that a model has."""
-    value = theirs.get(key, default)
-    if isinstance(default, bool):
-        good, kind = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        good, kind = _is_size(value), f"a whole number from 1 to {MAX_SIZE}"
-    elif isinstance(default, float):
-        good, kind = type(value) in (int, float) and 0 < value < 1, "a number between 0 and 1"
-    elif isinstance(default, str):
-        good, kind = isinstance(value, str), "a string"
-    elif default is None:
-        good, kind = value is None or value == 0 or _is_size(value), f"null or a whole number up to {MAX_SIZE}"
-    else:
-        good = isinstance(value, (list, tuple)) and 0 < len(value) <= MAX_CONVS and all(map(_is_size, value))
-        kind = f"a list of up to {MAX_CONVS} whole numbers from 1 to {MAX_SIZE}"
-    if not good:
-        raise ValueError(
-            f"{where}: {key}={reprlib.repr(value)} is not {kind}; copy the file from the model's page again"
-        )
-    return value
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_SIZE
-
-
 def speech_architecture(theirs: Mapping[str, Any], where: str) -> SpeechArchitecture:
     """Raises ValueError naming the field for any other model."""
     kind = theirs.get("model_type")
@@ -188,9 +145,7 @@ def speech_architecture(theirs: Mapping[str, Any], where: str) -> SpeechArchitec
             f"{where}: model_type {reprlib.repr(kind)} is not one of {', '.join(SPEECH_ARCHITECTURES)}; name the "
             "folder of a speech encoder of these families (ContentVec and Spin are of type hubert)"
         )
-    for key, neutral in _NEUTRAL.items():
-        if key in theirs and theirs[key] not in neutral:
-            raise ValueError(f"{where}: {key}={reprlib.repr(theirs[key])} is not supported; use a model without it")
+    check_neutral(theirs, _NEUTRAL, where)
     return architecture
 
 
@@ -207,7 +162,7 @@ def read_speech_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any
         )
     if architecture.model_type == "whisper":
         return _read_whisper(theirs, where)
-    ours = {name: _value(theirs, key, default, where) for key, (name, default) in _SIZES.items()}
+    ours = {name: read_value(theirs, key, default, where) for key, (name, default) in _SIZES.items()}
     ours |= {name: tuple(ours[name]) for name in ("conv_dims", "conv_kernels", "conv_strides")}
     if math.prod(ours["conv_strides"]) > MAX_HOP:
         raise ValueError(f"{where}: conv_stride makes frames of more than {MAX_HOP} samples; copy the file again")
@@ -218,15 +173,17 @@ def read_speech_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any
         )
     ours["adapter_dim"] = (ours["adapter_dim"] or 0) if ours["pre_norm"] else 0
     if architecture.model_type == "data2vec-audio":
-        ours |= dict(pos_norm="layer", pos_kernel=_value(theirs, "conv_pos_kernel_size", 19, where), pre_norm=False)
-        ours |= dict(pos_convs=_value(theirs, "num_conv_pos_embeddings", 5, where), conv_norm="layer")
+        ours |= dict(pos_norm="layer", pos_kernel=read_value(theirs, "conv_pos_kernel_size", 19, where), pre_norm=False)
+        ours |= dict(pos_convs=read_value(theirs, "num_conv_pos_embeddings", 5, where), conv_norm="layer")
         if ours["pos_convs"] > MAX_CONVS:
             raise ValueError(f"{where}: num_conv_pos_embeddings={ours['pos_convs']} is more than {MAX_CONVS}")
     else:
-        ours["pos_kernel"] = _value(theirs, "num_conv_pos_embeddings", 128, where)
-        ours["pos_norm"] = "batch" if _value(theirs, "conv_pos_batch_norm", False, where) else "none"
+        ours["pos_kernel"] = read_value(theirs, "num_conv_pos_embeddings", 128, where)
+        ours["pos_norm"] = "batch" if read_value(theirs, "conv_pos_batch_norm", False, where) else "none"
     if architecture.model_type == "wavlm":
-        buckets, distance = (_value(theirs, *of, where) for of in (("num_buckets", 320), ("max_bucket_distance", 800)))
+        buckets, distance = (
+            read_value(theirs, *of, where) for of in (("num_buckets", 320), ("max_bucket_distance", 800))
+        )
         if buckets < 4 or distance <= buckets // 4:
             raise ValueError(
                 f"{where}: max_bucket_distance={distance} is within the {buckets // 4} that num_buckets counts"
@@ -237,7 +194,7 @@ def read_speech_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any
 
 def _normalizes(preprocessor: Mapping[str, Any] | None, conv_norm: str, where: str) -> bool:
     if preprocessor is not None:
-        return _value(preprocessor, "do_normalize", True, f"{where}, preprocessor_config.json beside it")
+        return read_value(preprocessor, "do_normalize", True, f"{where}, preprocessor_config.json beside it")
     if conv_norm == "layer":
         raise ValueError(
             f"{where}: there is no preprocessor_config.json beside it, which says whether samples are normalised "
@@ -249,6 +206,6 @@ def _normalizes(preprocessor: Mapping[str, Any] | None, conv_norm: str, where: s
 def _read_whisper(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
     if missing := [key for key in _WHISPER_SIZES if key not in theirs]:
         raise ValueError(f"{where}: {', '.join(missing)} is missing; copy config.json from the model's page again")
-    if _value(theirs, "max_source_positions", MAX_FRAMES, where) != MAX_FRAMES:
+    if read_value(theirs, "max_source_positions", MAX_FRAMES, where) != MAX_FRAMES:
         raise ValueError(f"{where}: max_source_positions={theirs['max_source_positions']} is not {MAX_FRAMES}")
-    return {name: _value(theirs, key, 1, where) for key, name in _WHISPER_SIZES.items()}
+    return {name: read_value(theirs, key, 1, where) for key, name in _WHISPER_SIZES.items()}

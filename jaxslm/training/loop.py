@@ -121,7 +121,7 @@ def _train(
         every = config.eval.every
         if every and step and (step % every == 0 or step == config.steps) and progress.evaluated_at != step:
             progress.read()  # or the evaluation would count as time of the step
-            progress.heldout(step, task.evaluate(state))
+            progress.heldout(step, task.evaluate(state), task.media(state))
 
     def save(last: bool = False) -> None:
         try:

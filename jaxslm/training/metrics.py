@@ -4,10 +4,11 @@ import json
 import logging
 import math
 import os
+import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,30 @@ def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
+class Sound(NamedTuple):
+    """A mono WAV file, for TensorBoard."""
+
+    name: str
+    wav: bytes
+    rate: int
+    n_samples: int
+
+    def as_value(self) -> dict[str, Any]:
+        audio = dict(sample_rate=self.rate, num_channels=1, length_frames=self.n_samples, content_type="audio/wav")
+        return dict(tag=self.name, audio=dict(audio, encoded_audio_string=self.wav))
+
+
+class Picture(NamedTuple):
+    """A PNG file, for TensorBoard."""
+
+    name: str
+    png: bytes
+
+    def as_value(self) -> dict[str, Any]:
+        width, height = struct.unpack(">II", self.png[16:24])  # of the header, which comes first
+        return dict(tag=self.name, image=dict(width=width, height=height, encoded_image_string=self.png))
+
+
 class Events:
     """TensorBoard events in `folder`, written in this thread: the writer thread of tensorboardX dies on a full disk and
     then blocks its caller for good. Events that cannot be written are lost; metrics.jsonl has them."""
@@ -79,21 +104,28 @@ class Events:
         self._writer: Any = None
 
     def add(self, row: Row) -> None:
+        self._write(
+            row["step"], [dict(tag=name, simple_value=v) for name, v in row.items() if name != "step" and v is not None]
+        )
+
+    def add_media(self, step: int, media: Sequence["Sound | Picture"]) -> None:
+        """Sounds and pictures, under their names."""
+        self._write(step, [each.as_value() for each in media])
+
+    def _write(self, step: int, values: Sequence[Mapping[str, Any]]) -> None:
         # here, not above: it takes seconds where torch is installed, and the first step should not wait for it
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
-        values = [
-            Summary.Value(tag=name, simple_value=v) for name, v in row.items() if name != "step" and v is not None
-        ]
+        summary = Summary(value=[Summary.Value(**value) for value in values])
         try:
             self._open()
-            self._writer.write_event(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()
         except OSError as error:
-            log.warning("TensorBoard events of step %d were not written: %s", row["step"], error)
+            log.warning("TensorBoard events of step %d were not written: %s", step, error)
             self._writer = None  # the file may end in half a record: the next event begins another
-        self._last_step = row["step"]
+        self._last_step = step
 
     def _open(self) -> None:
         if self._writer is None:

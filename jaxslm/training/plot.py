@@ -1,6 +1,7 @@
 """loss.png: the curves a person looks at."""
 
 import logging
+import re
 from pathlib import Path
 
 import matplotlib.ticker
@@ -29,18 +30,63 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
     n_rows = 1 if label else -(-len(names) // columns)
     size = (9, 5.5) if label else (4.5 * columns, 3.2 * n_rows)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(n_rows, columns, squeeze=False).flat
+    panels = figure.subplots(n_rows, columns, squeeze=False).ravel()
     for i, name in enumerate(names):
         _curve(panels[0 if label else i], train, heldout, name, "black" if name == "loss" else f"C{i - 1}")
     figure.suptitle(title)
     for i, axes in enumerate(panels):
-        axes.set_visible(bool(label) or i < len(names))
-        _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
+        if label or i < len(names):
+            _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
+        else:
+            axes.set_visible(False)
     FigureCanvasAgg(figure)
     try:
         figure.savefig(picture, dpi=120)
     except OSError as error:
         log.warning("%s was not drawn: %s", picture, error)
+
+
+# figures of a run that are about its speed and health, not about what it learns
+_ASIDE = re.compile(r"^step$|_per_s$|^tokens/|^mfu$|^skipped|^bad/|learning_rate")
+
+
+def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:
+    """Draws each figure of metrics.jsonl in a panel of its own, those named alike but for a number ("usage/1",
+    "usage/2", ...) in one; None if there is none. Thin lines each step, thick their running mean, dots held-out.
+    """
+    rows = read_rows(metrics)
+    panels: dict[str, dict[str, None]] = {}
+    for name in (name.removeprefix(HELDOUT) for row in rows for name in row):
+        if not _ASIDE.search(name):
+            panels.setdefault(re.sub(r"[/_]?\d+$", "", name), {})[name] = None
+    if not panels:
+        return None
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.5 * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for panel, name in zip(axes, sorted(panels, key=lambda name: (not name.startswith("loss"), name)), strict=False):
+        for i, curve in enumerate(sorted(panels[name], key=lambda curve: (len(curve), curve))):
+            _draw_curve(panel, rows, curve, f"C{i % 10}")
+        if len(panels[name]) > 1:
+            panel.legend(fontsize=6, frameon=False, ncols=2)
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
+    for panel in axes[len(panels) :]:
+        panel.set_axis_off()
+    return figure
+
+
+def _draw_curve(axes, rows: list[Row], name: str, color: str) -> None:
+    steps, values = _series([row for row in rows if name in row], name)
+    held_steps, held_values = _series(rows, HELDOUT + name)
+    if len(steps):
+        axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
+        axes.plot(steps, _running_mean(values, max(len(values) // 40, 1)), color=color, label=name.split("/")[-1])
+    axes.plot(held_steps, held_values, "o--", color=color, markersize=4, linewidth=0.9, markeredgecolor="white")
 
 
 def _curve(axes, train: list[Row], heldout: list[Row], name: str, color: str) -> None:

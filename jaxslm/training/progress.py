@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jaxslm.training.distributed import agree
 from jaxslm.training.flops import peak_flops
-from jaxslm.training.metrics import HELDOUT, Events, MetricsFile
+from jaxslm.training.metrics import HELDOUT, Events, MetricsFile, Picture, Sound
 from jaxslm.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,11 @@ class Progress:
         self.read()
         self._waiting = step, metrics
 
-    def heldout(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the figures of a held-out evaluation and draws the curves anew."""
+    def heldout(self, step: int, values: Mapping[str, float], media: Sequence[Sound | Picture] = ()) -> None:
+        """Writes the figures of a held-out evaluation and draws the curves anew; `media` go to TensorBoard."""
         self.evaluated_at, self.held = step, values
+        if media and self._lead:
+            self._events.add_media(step, media)
         if not values:
             return
         if self._lead:

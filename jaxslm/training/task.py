@@ -1,11 +1,13 @@
 """What the loop asks of a kind of training. The loop knows nothing of speech; a task, nothing of files and signals."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxslm.training.metrics import Picture, Sound
 
 
 def refuse_changed(name: str, saved: Any, current: Any) -> None:
@@ -36,6 +38,7 @@ class Task:
     batch_sharding: sharding of the first two dimensions of every array of a batch.
     abstract_state: () -> the state as ShapeDtypeStructs with shardings, into which a checkpoint is restored.
     evaluate: state -> held-out figures (loss, loss/<objective>...), the same on every process; {} if there are none.
+    media: state -> sounds and pictures of held-out samples for TensorBoard, after each evaluation.
     samples: (state, folder to write in, step) -> text to print at the end of the run.
     artifacts: file name in the workdir -> JSON that gives the checkpoint its meaning, such as vocabulary.json.
     write_files: workdir -> None; process 0 puts there what the artifacts refer to, such as a unit inventory.
@@ -57,6 +60,7 @@ class Task:
     work: str = "tokens"
     loss_label: str = "loss (nats a token)"
     evaluate: Callable[[Any], Mapping[str, float]] = lambda state: {}
+    media: Callable[[Any], Sequence[Sound | Picture]] = lambda state: ()
     samples: Callable[[Any, Path, int], str] = lambda state, folder, step: ""
     artifacts: Mapping[str, Any] = field(default_factory=dict)
     write_files: Callable[[Path], None] = lambda workdir: None

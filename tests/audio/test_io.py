@@ -159,3 +159,8 @@ def test_a_wav_from_a_pipe_promises_too_much_and_is_read():
             whole[:4] + promised.to_bytes(4, "little") + whole[8:at] + promised.to_bytes(4, "little") + whole[at + 4 :]
         )
         assert read_audio(piped, where="here").duration == 1.0
+
+
+def test_silence_passes_where_it_is_asked_for():
+    clip = read_audio((np.zeros(100, np.float32), SAMPLE_RATE), where="here", min_seconds=0, silence=True)
+    np.testing.assert_array_equal(clip.samples, np.zeros(100))

@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from transformers import MimiConfig
-from transformers.models.mimi.modeling_mimi import MimiTransformerModel
 
 from jaxslm.codec.bottleneck import LSTM, TransformerConfig, WindowTransformer
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 KEY = jax.random.key(0)
 DIM, WINDOW = 8, 4
@@ -89,6 +89,9 @@ def test_chunks_are_the_whole(kind):
 
 @pytest.mark.parametrize("length", [3, 2 * WINDOW, 2 * WINDOW + 1, 5 * WINDOW])
 def test_a_transformer_is_that_of_transformers(length):
+    from transformers import MimiConfig
+    from transformers.models.mimi.modeling_mimi import MimiTransformerModel
+
     layer = LAYERS["transformer"]()
     config = MimiConfig(
         hidden_size=DIM,

@@ -119,7 +119,9 @@ def test_wrong_settings_are_refused():
         SEANetConfig(ratios=())
     with pytest.raises(ValueError, match="lstm=-1, downsample=0"):
         SEANetConfig(lstm=-1)
+    with pytest.raises(ValueError, match="transformer has no field 'windows'.* window"):
+        SEANetConfig(transformer=dict(windows=3))
     with pytest.raises(ValueError, match="bidirectional=True is for encoders"):
         seanet_decoder(SEANetConfig(lstm=1, bidirectional=True), DIM, KEY)
-    with pytest.raises(ValueError, match="activation='relu' is not one of elu, leaky, snake, snakebeta"):
+    with pytest.raises(ValueError, match="activation='relu' is not one of elu, leaky, "):
         Activation("relu", 3)

@@ -7,6 +7,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from jaxslm.codec.codes import CodeSequence
 from jaxslm.data.records import Records, Utterance, from_bytes, to_bytes, write_records
 from jaxslm.units.alignment import Word
 from jaxslm.units.units import UnitSequence
@@ -43,6 +44,23 @@ def test_record_is_readable_without_this_package():
     assert np.frombuffer(units["ids"], "<i4").tolist() == [5, 0, 99]
     assert np.frombuffer(units["durations"], "<i4").tolist() == [1, 3, 2]
     assert np.frombuffer(fields["word_times"], "<f8").tolist() == [0.01, 0.05, 0.05, 1 / 9]
+
+
+def test_codes_are_kept_exactly_and_readable_without_this_package(tmp_path):
+    small = CodeSequence(np.arange(12).reshape(4, 3), 50.0, 1279)
+    coded = utterance(3, codes={"d" * 64: small, "c" * 64: CodeSequence(np.array([[70_000]]), 12.5, 1)}, audio=None)
+    assert from_bytes(to_bytes(coded)) == coded
+    codes = msgpack.unpackb(to_bytes(coded))["codes"]["d" * 64]
+    assert np.frombuffer(codes["ids"], codes["dtype"]).reshape(-1, codes["codes_per_frame"]).tolist()[1] == [3, 4, 5]
+    assert codes["dtype"] == "<u2" and codes["n_samples"] == 1279
+    codec = dict(name="small", sha256="d" * 64, sample_rate=16_000, levels=3, codebook_sizes=[16] * 3)
+    write_records(tmp_path, [coded], codecs=[codec])
+    assert Records(tmp_path).manifest["codecs"] == [codec] and Records(tmp_path)[0] == coded
+    assert Records(tmp_path).manifest["speech"] == {"train": 1}
+
+
+def test_a_record_without_codes_is_as_it_was_before_there_were_any():
+    assert "codes" not in msgpack.unpackb(to_bytes(utterance(3)))
 
 
 def test_record_of_another_schema_is_refused():

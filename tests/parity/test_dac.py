@@ -5,10 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxslm.codec.dac import DACConfig, dac_decoder, dac_encoder
-from jaxslm.codec.quantizer_config import QuantizerConfig
-from jaxslm.codec.quantizers import make_quantizer
-from jaxslm.hf.dac_architecture import codec_config, theirs
+from jaxslm.hf.codec import load_codec, save_codec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -43,49 +40,42 @@ def peer():
 
 
 @pytest.fixture(scope="module")
-def ours(peer):
-    """(encoder, quantizer, decoder)"""
-    tensors = {name: value.numpy() for name, value in peer.state_dict().items()}
-    fields = codec_config(peer.config.to_dict(), "config.json")
-    dim, key = fields["dim"], jax.random.key(0)
-
-    def parameter(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
-        if "codebooks" in name:
-            return jnp.zeros(leaf.shape, leaf.dtype)
-        spelt = theirs(name)
-        one = [spelt] if "{}" not in spelt else [spelt.format(q) for q in range(SIZES["n_codebooks"])]
-        values = [tensors[n].T if n.endswith("weight") and "codebook" not in n else tensors[n] for n in one]
-        return jnp.asarray(np.stack(values)).reshape(leaf.shape)
-
-    def make(key):
-        encoder, decoder = (
-            DACConfig(**{k: v for k, v in fields[n].items() if k != "kind"}, norm="none")
-            for n in ("encoder", "decoder")
-        )
-        quantizer = make_quantizer(QuantizerConfig(dim=dim, **fields["quantizer"]), key)
-        return dict(encoder=dac_encoder(encoder, dim, key), quantizer=quantizer, decoder=dac_decoder(decoder, dim, key))
-
-    networks = jax.tree_util.tree_map_with_path(parameter, jax.eval_shape(make, key))
-    return networks["encoder"], networks["quantizer"], networks["decoder"]
+def folder(peer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dac") / "model"
+    peer.save_pretrained(folder)
+    return folder
 
 
-def test_codes_and_samples_are_those_of_transformers(peer, ours):
-    encoder, quantizer, decoder = ours
+def test_codes_and_samples_are_those_of_transformers(peer, folder):
+    codec = load_codec(folder)
     samples = np.random.default_rng(0).normal(size=(2, 40 * HOP)).astype(np.float32)
     with torch.inference_mode():
         latents = peer.encoder(torch.tensor(samples)[:, None]).mT.numpy()
         codes_BxQxT = peer.encode(torch.tensor(samples)[:, None]).audio_codes
         expected = peer.decode(audio_codes=codes_BxQxT).audio_values.numpy()
-    mine = jax.jit(encoder)(jnp.asarray(samples)[..., None])
+    mine = jax.jit(codec.encoder)(jnp.asarray(samples)[..., None])
     np.testing.assert_allclose(mine, latents, rtol=1e-4, atol=1e-4)
-    codes = quantizer.encode(mine)
+    codes = codec.quantizer.encode(mine)
     assert len(np.unique(codes)) > SIZES["codebook_size"] // 2
     np.testing.assert_array_equal(codes, codes_BxQxT.numpy().transpose(0, 2, 1))
-    decoded = jax.jit(decoder)(quantizer.decode(codes))[..., 0]
+    decoded = jax.jit(lambda codec, codes: codec.decode(codes))(codec, codes)
     # Without the samples that transformers loses at odd strides, later stages see another end, 3 * (1 + 3 + 9)
     # frames deep at each rate.
     assert decoded.shape == (2, 40 * HOP) and expected.shape[1] < 40 * HOP
     away = 20 * HOP
     assert expected[:, :away].std() > 0.1
     np.testing.assert_allclose(decoded[:, :away], expected[:, :away], atol=1e-4)
+
+
+def test_transformers_loads_what_is_written_and_computes_the_same(peer, folder, tmp_path):
+    codec = load_codec(folder)
+    save_codec(codec, tmp_path / "ours")
+    again, info = type(peer).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values())
+    samples = torch.tensor(np.random.default_rng(1).normal(size=(1, 1, 8 * HOP)).astype(np.float32))
+    with torch.inference_mode():
+        codes, expected = (model.eval().encode(samples).audio_codes for model in (again, peer))
+        np.testing.assert_array_equal(codes, expected)
+        decoded, expected = (model.decode(audio_codes=codes).audio_values for model in (again, peer))
+    np.testing.assert_allclose(decoded, expected, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, load_codec(tmp_path / "ours"), codec)

@@ -1,12 +1,18 @@
 """metrics.jsonl of many restarts reads as one run; TensorBoard reads the events; a full disk loses no row."""
 
+import io
 import json
 import math
+import struct
 
 import numpy as np
 import pytest
+import soundfile
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from jaxslm.training.metrics import Events, MetricsFile, read_rows
+from jaxslm.audio.io import encode_wav
+from jaxslm.training.metrics import Events, MetricsFile, Picture, Sound, read_rows
 from jaxslm.training.plot import plot_losses
 from jaxslm.training.progress import mean_losses
 from tests.training.test_checkpoint import files_of_at_most
@@ -61,6 +67,38 @@ def test_tensorboard_reads_a_resumed_run_as_one(tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert events.Tags()["scalars"] == ["loss"]
+
+
+def _events(folder):
+    """Of all files in the order in which they were begun: records of a length, a checksum, the event, a checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted(folder.glob("events*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack_from("<Q", data, at)
+            yield Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+
+
+def test_tensorboard_hears_sounds_and_sees_pictures_beside_the_figures(tmp_path):
+    wav = encode_wav(np.sin(np.arange(100)), 8000)
+    figure = Figure(figsize=(3, 2))
+    FigureCanvasAgg(figure)
+    figure.savefig(tmp_path / "x.png", dpi=10)
+    events = Events(tmp_path, 0)
+    events.add({"step": 5, "loss": 0.0})
+    events.add_media(5, [Sound("a/sound", wav, 8000, 100), Picture("a/picture", (tmp_path / "x.png").read_bytes())])
+    *_, figures, media = _events(tmp_path)
+    assert [(value.tag, value.simple_value) for value in figures.summary.value] == [("loss", 0.0)]
+    sound, picture = media.summary.value
+    assert media.step == 5 and (sound.tag, picture.tag) == ("a/sound", "a/picture")
+    audio = sound.audio
+    assert (audio.sample_rate, audio.num_channels, audio.length_frames) == (8000, 1, 100)
+    samples, rate = soundfile.read(io.BytesIO(audio.encoded_audio_string))
+    assert rate == 8000 and len(samples) == 100 and audio.content_type == "audio/wav"
+    assert (picture.image.width, picture.image.height) == (30, 20)
+    assert picture.image.encoded_image_string == (tmp_path / "x.png").read_bytes()
 
 
 def test_events_on_a_full_disk_do_not_stop_the_run(tmp_path, caplog):

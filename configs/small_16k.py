@@ -1,0 +1,44 @@
+"""A codec that two CPU cores train in an hour: 16 kHz, 50 frames a second, 8 levels of 1024, 4 kbps.
+
+Not a published one. SEANet's encoder, causal, with strides 4, 4, 4, 5, so that little is computed at the rate of the
+samples; Vocos' decoder (Siuzdak 2023), which is all at the rate of the frames. EnCodec's mel distance and an STFT
+distance by its balancer, then small discriminators of periods and STFTs. The data are the recordings named on the
+command line: --config.data.sources="{'speech': {'kind': 'manifest', 'path': 'FOLDER'}}".
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+    config = common.codec()
+    encoder = dict(
+        kind="seanet", n_filters=32, ratios=(4, 4, 4, 5), n_residual=1, residual_kernel=3, dilation_base=2, compress=2
+    )
+    decoder = dict(kind="vocos", hop=320, width=384, hidden=1152, n_layers=8, front=False, n_conditions=1)
+    # With .99 a code that no frame takes any more counts as dead after 230 steps: a sixth of this run.
+    quantizer = dict(kind="rvq", n_levels=8, codebook_size=1024, dropout=0.5, decay=0.95)
+    config.model.update(dim=128, encoder=encoder, decoder=decoder, quantizer=quantizer)
+    common.balanced_losses(config)
+    scales = tuple((w, w // 4, w) for w in (2048, 1024, 512, 256))
+    config.losses.spectral.stft = dict(weight=1.0, form="stft", scales=scales)
+    config.steps = 1500
+    config.losses.adversarial.start = config.steps // 2
+    config.discriminators.kinds = dict(
+        period=dict(channels=(4, 16, 64, 64)), stft=dict(windows=(1024, 256), channels=8, slope=0.3)
+    )
+    for adam in (config.optimizer.codec, config.optimizer.discriminators):
+        adam.update(peak_lr=1e-3, final_lr=2e-5, schedule="cosine", warmup_steps=50, b1=0.8, b2=0.99)
+    config.average_decay = 0.99
+    config.checkpoint.every = 250
+    config.eval.update(every=250, batches=4)
+    config.data.update(sources=common.demo_speech(), seconds=1.0, batch_size=8)
+    if arg == "tiny":
+        common.tiny_codec(config)
+        config.model.update(dim=64)
+        config.model.encoder.update(n_filters=8)
+        config.model.decoder.update(width=96, hidden=192, n_layers=3)
+        config.model.quantizer.codebook_size = 256
+        config.losses.adversarial.start = config.steps // 2
+    elif arg:
+        raise ValueError(f"small_16k knows the size 'tiny', not {arg!r}")
+    return config

@@ -1,0 +1,74 @@
+"""Pictures of sound: mel spectrograms in dB, as PNG."""
+
+import functools
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxslm.audio.spectra import MelSpectrogram, mel_bands
+
+N_MELS = 80
+RANGE_DB = 80.0  # what lies further below the loudest place is black
+_WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.008
+_SHORTEST = 4096  # samples that clips are padded to; longer ones to a power of two, so that few shapes are compiled
+_TICKS = (250, 500, 1000, 2000, 4000, 8000, 16_000)  # Hz
+
+
+def mel_db(samples_N: np.ndarray, rate: int) -> np.ndarray:
+    """float32 [F, M]: power of 80 mel bands in dB, frames every 8 ms; samples that are not finite count as 0."""
+    n = len(samples_N)
+    length = max(_SHORTEST, 1 << (n - 1).bit_length())
+    samples_N = np.where(np.isfinite(samples_N), samples_N, 0.0)
+    padded_1xN = jnp.asarray(np.pad(samples_N, (0, length - n))[None], jnp.float32)
+    mels, n_frames_1 = _mels(padded_1xN, jnp.array([n]), _spectrogram(rate))
+    return np.asarray(10 * np.log10(np.maximum(mels[0], 1e-10)))[: int(n_frames_1[0])]
+
+
+@functools.cache
+def _spectrogram(rate: int) -> MelSpectrogram:
+    window, hop = (max(round(seconds * rate), 4) for seconds in (_WINDOW_SECONDS, _HOP_SECONDS))
+    return MelSpectrogram(rate, window, hop, N_MELS, n_fft=4 * window, power=2)
+
+
+@jax.jit(static_argnums=2)
+def _mels(samples_BxN, n_samples_B, spectrogram: MelSpectrogram):
+    return spectrogram(samples_BxN, n_samples_B)
+
+
+def draw_spectrogram(mels_FxM: np.ndarray, rate: int, loudest: float) -> bytes:
+    """The PNG of one `mel_db`; `loudest` dB is white, so that pictures of one original can be compared."""
+    seconds = len(mels_FxM) * _HOP_SECONDS
+    figure = Figure(figsize=(3.4, 2.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(
+        mels_FxM.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        vmin=loudest - RANGE_DB,
+        vmax=loudest,
+        extent=(0, seconds, 0, N_MELS),
+    )
+    bands_QxM = mel_bands(rate, _spectrogram(rate).n_fft, N_MELS)
+    peaks_M = bands_QxM.argmax(axis=0) * rate / _spectrogram(rate).n_fft
+    ticks = [hertz for hertz in _TICKS if hertz <= rate / 2]
+    places = [np.interp(hertz, peaks_M, np.arange(N_MELS) + 0.5) for hertz in ticks]
+    axes.set_yticks(places, [f"{hertz / 1000:g}" for hertz in ticks], fontsize=8)
+    axes.set_ylabel("kHz", fontsize=8)
+    axes.set_xlabel("s", fontsize=8)
+    axes.tick_params(labelsize=8, length=2)
+    axes.spines[:].set_visible(False)
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=100, format="png")
+    return file.getvalue()

@@ -1,0 +1,70 @@
+"""A codec of a few thousand parameters with its training, for tests."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxslm.codec.adversarial import CodecTraining
+from jaxslm.codec.discriminators import Discriminators
+from jaxslm.codec.model import Codec, CodecConfig
+from jaxslm.codec.objective import Objective
+from jaxslm.training.optimizer import make_optimizer
+from jaxslm.training.state import TrainState
+
+RATE = 16_000
+NETWORK = dict(kind="seanet", n_filters=2, ratios=(20,), n_residual=1, residual_kernel=3)
+ADAM = dict(
+    peak_lr=1e-2, final_lr=1e-2, schedule="constant", warmup_steps=0, b1=0.5, b2=0.9, eps=1e-8, weight_decay=0.0,
+    clip_norm=0.0, moment_dtype="float32",
+)  # fmt: skip
+
+
+def config(**quantizer) -> CodecConfig:
+    fields = dict(n_levels=2, codebook_size=8, kmeans_iterations=0) | quantizer
+    return CodecConfig(RATE, 8, encoder=NETWORK, decoder=NETWORK, quantizer=fields)
+
+
+def losses(**changes) -> dict:
+    return (
+        dict(
+            balance=True,
+            spectral=dict(mel=dict(weight=2.0, form="log_mel", window=64, hop=16, n_mels=8)),
+            waveform=dict(weight=0.5, form="l1"),
+            adversarial=dict(weight=4.0, form="hinge", average=True, start=0),
+            feature=dict(weight=3.0, form="relative"),
+            commitment=0.7,
+            codebook=0.0,
+            distil=dict(weight=0.0, form="dimension", teacher="", layer=-1),
+        )
+        | changes
+    )
+
+
+def training(distillation=None, average_decay=0.9, **changes) -> CodecTraining:
+    optimizers = {"codec": make_optimizer(ADAM, 10), "discriminators": make_optimizer(ADAM | {"peak_lr": 3e-3}, 10)}
+    return CodecTraining(
+        Objective(losses(**changes), RATE),
+        distillation,
+        {name: optimizer for name, (optimizer, _) in optimizers.items()},
+        {name: schedule for name, (_, schedule) in optimizers.items()},
+        average_decay=average_decay,
+    )
+
+
+def start(training: CodecTraining, codec_config: CodecConfig) -> TrainState:
+    keys = jax.random.split(jax.random.key(0), 4)
+    codec = Codec(codec_config, keys[0])
+    opponents = Discriminators({"stft": {"windows": (64,), "channels": 2}}, keys[1])
+    model = {
+        "codec": codec,
+        "student": training.distillation and training.distillation.student(codec_config.dim, keys[2]),
+        "discriminators": opponents if training.objective.adversarial else None,
+        "average": codec.with_codebooks(None) if training.average_decay else None,
+    }
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(model, training.init(model), zero, jax.random.key_data(keys[3]), zero, zero)
+
+
+def batch(seed: int = 0, rows: int = 3, n: int = 400) -> dict:
+    samples = 0.3 * jax.random.normal(jax.random.key(seed), (rows, n))
+    lengths = jnp.array([[n]] * (rows - 1) + [[n - 130]], jnp.int32)
+    return {"samples": jnp.where(jnp.arange(n) < lengths, samples, 0), "length": lengths}

@@ -1,0 +1,98 @@
+"""The codec as a task: a run that stops and goes on, what it leaves behind, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxslm.codec.model import Codec
+from jaxslm.configure import load_config
+from jaxslm.tasks import codec as task
+from jaxslm.training import loop
+from jaxslm.training.metrics import read_rows
+from tests.codec import tiny_codec
+from tests.data import tones
+
+
+def config(folder, **changes):
+    tones.write_corpus(folder / "tones", count=8)
+    made = load_config("configs/soundstream_16k.py:tiny")
+    with made.unlocked():
+        network = tiny_codec.NETWORK
+        made.model = dict(dim=8, encoder=network, decoder=network, quantizer=dict(n_levels=2, codebook_size=8))
+        made.losses.spectral = tiny_codec.losses()["spectral"]
+        made.discriminators.kinds = dict(stft=dict(windows=(64,), channels=2))
+        made.data.sources = tones.config(folder / "tones")["sources"]
+        made.data.update(cache=str(folder / "cache"), seconds=0.1, batch_size=2)
+        made.checkpoint.every, made.eval.every = 2, 2
+        made.steps = 4
+        made.update(changes)
+    return made
+
+
+def test_a_run_of_a_codec_stopped_half_way_ends_as_one_that_was_not(tmp_path):
+    whole = config(tmp_path)
+    made = task.make(whole, tmp_path / "whole")
+    loop.run(made, whole, tmp_path / "whole")
+    half = config(tmp_path, steps=2)
+    loop.run(made, half, tmp_path / "parts")
+    assert [row["step"] for row in read_rows(tmp_path / "parts" / "metrics.jsonl")] == [1, 2, 2]
+    loop.run(made, whole, tmp_path / "parts")
+    rows, again = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
+    varying = ("audio_s_per_s", "mfu")
+    for row, other in zip(rows, again, strict=True):
+        assert {k: v for k, v in row.items() if k not in varying} == {
+            k: v for k, v in other.items() if k not in varying
+        }
+    held = rows[-1]
+    assert held["heldout/loss"] == pytest.approx(
+        2 * held["heldout/loss/mel"] + 0.1 * held["heldout/loss/waveform"], 1e-5
+    )
+    assert 0 < held["heldout/usage"] <= 1 and (tmp_path / "whole" / "loss.png").is_file()
+
+    codec = task.load_run(tmp_path / "whole")
+    saved = json.loads((tmp_path / "whole" / task.CODEC_FILE).read_text())
+    assert isinstance(codec, Codec) and codec.config.to_json() == saved
+    state = loop_state(made, whole, tmp_path / "whole")
+    clip = np.random.default_rng(0).normal(size=(1, 700)).astype(np.float32)
+    expected = task.trained(state.model)
+    np.testing.assert_array_equal(codec.encode(clip), expected.encode(clip))
+    np.testing.assert_allclose(codec.decode(codec.encode(clip)), expected.decode(expected.encode(clip)), atol=1e-6)
+    different = state.model["codec"].decode(expected.encode(clip)) - expected.decode(expected.encode(clip))
+    assert np.abs(different).max() > 1e-4  # the mean of the weights is not the last of them
+
+
+def loop_state(made, config, workdir):
+    state, step = loop._starting_state(made, config, workdir, loop.Checkpoints(workdir / "checkpoints", 3))
+    assert step == config.steps
+    return state
+
+
+def test_what_cannot_be_trained_is_refused_by_name(tmp_path):
+    base = config(tmp_path)
+
+    def refused(message: str, **changes):
+        with base.unlocked():
+            changed = base.copy_and_resolve_references()
+            for key, value in changes.items():
+                *parents, last = key.split("__")
+                node = changed
+                for parent in parents:
+                    node = node[parent]
+                with node.unlocked(), node.ignore_type():
+                    node[last] = value
+        with pytest.raises(ValueError, match=message):
+            task.make(changed, tmp_path / "refused")
+
+    refused(r"encoder.kind='seenet' is not one of seanet, dac", model__encoder={"kind": "seenet"})
+    refused(r"encoder has no field 'ration'. Did you mean ratios\?", model__encoder={"kind": "seanet", "ration": (2,)})
+    refused("frame of 320 samples and the decoder 20 of one", model__encoder={"kind": "seanet"})
+    refused(
+        "losses.spectral.mel.form is 'soundstreem'.*Did you mean soundstream", losses__spectral__mel__form="soundstreem"
+    )
+    refused("holds audio at 16000 Hz|no audio|sample_rate", data__sample_rate=1)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no codec.json: name the workdir of a run with task='codec'"):
+        task.load_run(tmp_path)
