@@ -1,8 +1,8 @@
 """Convolutions over time and frequency (or period) with weight norm, as discriminators use them.
 
 A strided convolution is computed as an ordinary one over blocks of its stride, a grouped one as one matrix product a
-group: the compiler's own gradients of the two are mostly slower, and are convolutions with a dilated input. Padding over
-time is left to the compiler where it can be: XLA:CPU takes three to seven times as long for planes without any.
+group: the compiler's own gradients of the two are mostly slower, and are convolutions with a dilated input. Padding
+over time is left to the compiler where it can be: XLA:CPU takes three to seven times as long for planes without any.
 
 Legend: B batch, T time, F frequency or period, I input channels, O output channels, G groups.
 """
@@ -53,14 +53,10 @@ class PlaneConv(nnx.Module):
             y = _grouped(*self._blocks(x_BxTxFxI, weight, self.padding), self.groups)
         else:
             inside = self.padding[0] if self.stride[0] == 1 else 0
+            pads = (inside, inside), (0, 0)
             x, weight = self._blocks(x_BxTxFxI, weight, (self.padding[0] - inside, self.padding[1]))
             y = jax.lax.conv_general_dilated(
-                x,
-                weight,
-                (1, 1),
-                [(inside, inside), (0, 0)],
-                rhs_dilation=(self.dilation, 1),
-                dimension_numbers=_PLANES,
+                x, weight, (1, 1), pads, rhs_dilation=(self.dilation, 1), dimension_numbers=_PLANES
             )
         return y + self.bias[...].astype(y.dtype)
 
