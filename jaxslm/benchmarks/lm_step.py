@@ -9,16 +9,14 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from jaxslm.benchmarks.measure import own_peak_memory_mib, report
+from jaxslm.benchmarks.measure import Side, report, serve
 
 LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY = 1e-3, (0.9, 0.95), 1e-8, 0.1
 ALLOCATORS = {  # environment of both processes
@@ -36,7 +34,8 @@ def run(argv: list[str]) -> dict[str, Any]:
     if arguments.worker:
         _work(arguments)
         return {}
-    sides = {name: _Side(name, argv, ALLOCATORS[arguments.allocator]) for name in ("ours", "peer")}
+    module, environment = "jaxslm.benchmarks.lm_step", ALLOCATORS[arguments.allocator]
+    sides = {name: Side(module, [*argv, f"--worker={name}"], environment) for name in ("ours", "peer")}
     measured: dict[str, list[dict]] = {name: [] for name in sides}
     for _ in range(arguments.warmup + arguments.steps):
         for name, side in sides.items():
@@ -81,45 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Side:
-    """A worker process that takes one step when told to."""
-
-    def __init__(self, name: str, argv: list[str], environment: dict[str, str]):
-        command = [sys.executable, "-m", "jaxslm.benchmarks.lm_step", *argv, f"--worker={name}"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-        )
-
-    def _ask(self, request: str) -> dict:
-        self.process.stdin.write(request + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"worker ended with exit code {self.process.wait()}; its error is above.")
-        return json.loads(answer)
-
-    def step(self) -> dict:
-        return self._ask("step")
-
-    def finish(self) -> float | None:
-        """Ends the worker; returns the peak of its resident memory in MiB."""
-        peak = self._ask("stop")["peak_memory_mib"]
-        self.process.wait()
-        return peak
-
-
 def _work(arguments: argparse.Namespace) -> None:
-    batches = _batches(arguments)
     step = {"ours": _our_step, "peer": _peer_step}[arguments.worker](arguments)
-    for request in sys.stdin:
-        if request.strip() != "step":
-            print(json.dumps(dict(peak_memory_mib=own_peak_memory_mib())), flush=True)
-            return
-        batch = next(batches)
-        start, cpu_start = time.perf_counter(), time.process_time()
-        loss = step(*batch)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-        print(json.dumps(dict(seconds=seconds, cpu_seconds=cpu_seconds, loss=loss)), flush=True)
+    serve((lambda batch=batch: dict(loss=step(*batch))) for batch in _batches(arguments))
 
 
 def _batches(arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray, ...]]:
