@@ -24,7 +24,7 @@ def get_config(arg: str = ""):
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac"), stft=dict(weight=5.0, form="stft", scales=scales)),
         waveform=dict(weight=10.0, form="l1"),
-        adversarial=dict(weight=1.0, form="least_squares", average=False, start=1400),
+        adversarial=dict(weight=1.0, form="least_squares", average=False, start=1400, delay=0),
         feature=dict(weight=2.0, form="sum"),
         commitment=1.0,
     )

@@ -73,8 +73,9 @@ class CodecTraining:
         opponents = model["discriminators"], state.opt_state["discriminators"]
         bad = {}
         if objective.adversarial:
-            began = state.step - state.skipped >= objective.losses["adversarial"]["start"]
-            opponents, judged, more, of_opponents = self._contest(began, *opponents, fake, real, n_B)
+            opponents, judged, more, of_opponents = self._contest(
+                state.step - state.skipped, *opponents, fake, real, n_B
+            )
             losses |= judged
             gradients |= {f"judged {name}": g for name, g in more.items()}
             metrics |= of_opponents
@@ -144,9 +145,9 @@ class CodecTraining:
         (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(fake)
         return losses, {"sum": gradient}
 
-    def _contest(self, began, discriminators, moments, fake, real, n_B):
-        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); all 0 until it
-        began."""
+    def _contest(self, steps, discriminators, moments, fake, real, n_B):
+        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); all 0 until the
+        contest starts, the gradients as long as the codec does not hear."""
         settings, optimizer = self.objective.losses["adversarial"], self.optimizers["discriminators"]
         form = settings["form"].removeprefix("clipped_")
         fake, real = fake.astype(self.dtype), real.astype(self.dtype)
@@ -162,6 +163,9 @@ class CodecTraining:
             reals = moved(real, n_B)
             judge = lambda x: self.objective.judged(moved(x, n_B), reals)  # noqa: E731
             losses, gradients = self._output_gradients(judge, fake, self.objective.adversarial)
+            if settings["delay"]:
+                hears = steps >= settings["start"] + settings["delay"]
+                gradients = {name: jnp.where(hears, g, 0) for name, g in gradients.items()}
             metrics = {"loss/discriminators": loss, "grad_norm/discriminators": optax.tree.norm(gradient)}
             return (moved, new_moments), losses, gradients, metrics
 
@@ -172,7 +176,7 @@ class CodecTraining:
 
         if not settings["start"]:
             return contest(discriminators, moments)
-        return jax.lax.cond(began, contest, wait, discriminators, moments)
+        return jax.lax.cond(steps >= settings["start"], contest, wait, discriminators, moments)
 
     def _sum(self, gradients: Losses, state):
         """(gradient of the output, state of the balancer, metrics)."""

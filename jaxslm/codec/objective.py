@@ -2,7 +2,8 @@
 
     spectral: {name: {weight, form: a key of SPECTRAL, and its settings}}   distances of spectra
     waveform: {weight, form: "l1" | "l2"}                                   distance of samples
-    adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start}   see losses.py
+    adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start, delay}   see losses.py;
+      discriminators learn from step `start` on, and the codec hears from them `delay` steps later
     feature: {weight, form: "relative" | "mean" | "sum"}
     commitment, codebook: weights of the quantizer's losses, which are means over levels
     distil: {weight, form: "dimension" | "frame", teacher, layer}           see distillation.py

@@ -91,19 +91,20 @@ def test_the_balancer_gives_each_loss_its_share_of_the_gradient():
     same(after.model["codec"].with_codebooks(None), codec, atol=1e-4)
 
 
-def test_discriminators_stand_still_until_they_start():
-    start = dict(weight=4.0, form="hinge", average=True, start=2)
+def test_discriminators_stand_still_until_they_start_and_are_heard_later():
+    start = dict(weight=4.0, form="hinge", average=True, start=2, delay=1)
     training = tiny_codec.training(adversarial=start)
     state = tiny_codec.start(training, tiny_codec.config())
     step, batch = jax.jit(training.step), tiny_codec.batch()
     first = state.model["discriminators"]
-    for n in range(3):
+    for n in range(4):
         state, metrics = step(state, batch, None)
         moved = any(
             not np.array_equal(*p)
             for p in zip(*map(jax.tree.leaves, (first, state.model["discriminators"])), strict=True)
         )
-        assert moved == (n == 2) == (metrics["loss/discriminators"] > 0)
+        assert moved == (n >= 2) == (metrics["loss/discriminators"] > 0)
+        assert (metrics["share/adversarial"] > 0) == (n == 3)
         assert np.isfinite(metrics["grad_norm"])
 
 
