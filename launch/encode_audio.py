@@ -25,6 +25,7 @@ def main() -> None:
 
         from jaxslm.codec.identity import describe_codec
         from jaxslm.codec.runner import CodecRunner
+        from jaxslm.evaluation.codec_metrics import bitrate
         from jaxslm.tasks.codec_files import open_codec
 
         codec, name = open_codec(flags.codec)
@@ -34,7 +35,8 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(last_words(error))
     print(report.summary())
-    print(f"codes: {flags.out} ({name}, {described['sha256'][:12]}, {runner.n_levels} levels)")
+    kbps = bitrate(runner.sizes, codec.frame_rate) / 1000
+    print(f"codes: {flags.out} ({name}, {described['sha256'][:12]}, {runner.n_levels} levels, {kbps:.3f} kbps)")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class _Kernel(nnx.Module):
         normed = norm == "weight"
         # `nnx.data`: `fold` puts parameters where None was.
         self.weight = nnx.data(None if normed else nnx.Param(kernel, **axes))
-        self.size = nnx.data(nnx.Param(_length(kernel).reshape(-1), logical_axes=(None,)) if normed else None)
+        self.size = nnx.data(nnx.Param(kernel_size(kernel), logical_axes=(None,)) if normed else None)
         self.direction = nnx.data(nnx.Param(kernel, **axes) if normed else None)
         self.bias = nnx.Param(jnp.zeros(d_out), logical_axes=(None,)) if bias else None
 
@@ -102,6 +102,11 @@ class _Kernel(nnx.Module):
 
     def _biased(self, y: jax.Array) -> jax.Array:
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+def kernel_size(kernel: jax.Array) -> jax.Array:
+    """What `size` is of a kernel: its length for each entry of the last axis."""
+    return _length(kernel).reshape(-1)
 
 
 def _length(kernel: jax.Array) -> jax.Array:

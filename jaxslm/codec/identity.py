@@ -15,6 +15,7 @@ import numpy as np
 from jaxslm.codec.codebooks import EPSILON, Codebooks
 from jaxslm.codec.model import Codec
 from jaxslm.codec.quantizer_config import QuantizerConfig
+from jaxslm.naming import parameter_name
 
 # How a quantizer learns bears on no code, once it has learnt.
 _OF_TRAINING = (
@@ -43,7 +44,7 @@ def codec_sha256(codec: Codec) -> str:
     codec = codec.folded()
     digest = hashlib.sha256(json.dumps(_fields(codec), sort_keys=True).encode())
     tree = jax.tree.map(_codes_alone, codec, is_leaf=lambda node: isinstance(node, Codebooks))
-    tensors = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    tensors = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name], "<f4")
         digest.update(f"{name}:{tensor.shape}:".encode())
@@ -90,9 +91,3 @@ def _codes_alone(node: Any) -> Any:
         return None
     usage_QxK, sums_QxKxC = np.asarray(node.usage_QxK), np.asarray(node.sums_QxKxC)
     return sums_QxKxC / np.maximum(usage_QxK, EPSILON)[..., None]
-
-
-def _name(path: tuple) -> str:
-    if path[-1] == jax.tree_util.GetAttrKey("value"):  # an nnx.Param around the array
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -13,7 +13,7 @@ from jaxslm.codec.codes import CodeSequence
 from jaxslm.codec.identity import codebook_sizes, n_levels_of
 from jaxslm.codec.model import Codec
 
-BATCH_SECONDS = dict(cpu=30, accelerator=600)  # of padded audio that is encoded or decoded at once
+BATCH_SECONDS = dict(cpu=30, accelerator=240)  # of padded audio that is encoded or decoded at once
 _SHORTEST = 16  # frames; shorter clips are padded to so many
 
 

@@ -24,17 +24,16 @@ def si_sdr(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int = 0) 
     Raises ValueError where there is none: one of the two is silent, or they are the same up to their scale.
     """
     original, reconstruction = (x - x.mean() for x in np.asarray([original_N, reconstruction_N], np.float64))
-    energy, size = original @ original, reconstruction @ reconstruction
+    energy, size = np.square(original).sum(), np.square(reconstruction).sum()
     if energy == 0 or size == 0:
         raise ValueError(f"the {'reconstruction' if energy else 'original'} is silent")
-    target = (reconstruction @ original) / energy * original
-    error = reconstruction - target
-    if error @ error <= 1e-14 * size:  # the rounding of float32 samples
+    target = (reconstruction * original).sum() / energy * original
+    kept, lost = np.square(target).sum(), np.square(reconstruction - target).sum()
+    if lost <= 1e-14 * size:  # the rounding of float32 samples
         raise ValueError("it is infinite: the reconstruction is the original but for its scale")
-    ratio = (target @ target) / (error @ error)
-    if ratio == 0:
+    if kept == 0:
         raise ValueError("it is minus infinite: the reconstruction has nothing of the original")
-    return 10 * math.log10(ratio)
+    return 10 * math.log10(kept / lost)
 
 
 def mel_distance(original_N: np.ndarray, reconstruction_N: np.ndarray, rate: int) -> float:

@@ -19,6 +19,7 @@ from jaxslm.hf.checked_tensors import KERNELS, CheckedTensors
 from jaxslm.hf.config_file import read_json
 from jaxslm.hf.export import finished_folder
 from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder, TensorWriter
+from jaxslm.naming import parameter_name
 
 ARCHITECTURES: Mapping[str, ModuleType] = {
     "encodec": encodec_architecture,
@@ -53,11 +54,7 @@ def load_codec(folder: str | Path) -> Codec:
         raise ValueError(f"{where}: {error}") from error
     tensors = _Tensors(folder, ARCHITECTURES[kind], config)
     tensors.check_names(shapes)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf), shapes)
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(parameter_name(path), leaf), shapes)
 
 
 def _is_pointwise(ours: str) -> bool:
@@ -112,7 +109,7 @@ class _Tensors:
         """Refuses tensors that the codec of config.json does not have: they would change its codes or samples."""
         known = set()
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-            for name in self._theirs(ours := _name(path)):
+            for name in self._theirs(ours := parameter_name(path)):
                 stacked = "{}" in name
                 for full in [name.format(i) for i in range(leaf.shape[0])] if stacked else [name]:
                     known.add(full)
@@ -165,7 +162,7 @@ def save_codec(codec: Codec, folder: str | Path) -> None:
     theirs = architecture.config_json(config)
     tensors: dict[str, np.ndarray] = {}
     leaves = jax.tree_util.tree_leaves_with_path(codec.folded())
-    for ours, value in ((_name(path), np.asarray(leaf)) for path, leaf in leaves):
+    for ours, value in ((parameter_name(path), np.asarray(leaf)) for path, leaf in leaves):
         if not np.isfinite(value).all():
             raise ValueError(
                 f"{ours} has values that are not finite: the training went wrong; use an earlier checkpoint"

@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxslm.hf.architectures import DERIVED, Architecture, read_config, read_original_config, sliding_window
 from jaxslm.hf.tensors import TABLES, TensorFolder, ahead, all_finite
 from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.naming import parameter_name
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +109,6 @@ def load_decoder(
         interleaved = source.architecture.interleaved and ours.split("/")[-2] in ("query", "key")
         loaded.append(_parameter(folder, names[ours], old, offset, model.config.head_dim if interleaved else 0))
     return jax.block_until_ready(jax.tree_util.tree_unflatten(treedef, loaded))
-
-
-def parameter_name(path: tuple) -> str:
-    """Such as "layers/attention/query/weight", of a path in the tree of a Decoder."""
-    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-    return "/".join(keys[:-1] if keys[-1] == "value" else keys)
 
 
 def check_tensors(source: Source, config: DecoderConfig, text_size: int) -> TensorFolder:

@@ -20,6 +20,7 @@ from jaxslm.hf.speech_architectures import (
 from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder
 from jaxslm.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
+from jaxslm.naming import parameter_name
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM = "encoder.pos_conv_embed.batch_norm"
@@ -71,7 +72,9 @@ def load_speech_encoder(
     all_layers = dataclasses.replace(config, layer=-1)
     whole = jax.eval_shape(lambda key: model(all_layers, key), jax.random.key(0))
     tensors.check_names(whole, config.n_layers)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: tensors.parameter(_name(path), leaf.shape), shapes)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: tensors.parameter(parameter_name(path), leaf.shape), shapes
+    )
 
 
 def source_sha256(folder: str | Path) -> str:
@@ -84,10 +87,6 @@ def source_sha256(folder: str | Path) -> str:
     if not isinstance(source, str) or not re.fullmatch(r"([0-9a-f]{64})?", source):
         raise ValueError(f"{path}: {SOURCE} is no SHA-256: convert the file again by jaxslm.hf.convert_speech")
     return source
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
 def _scale_and_shift(*parts: np.ndarray) -> np.ndarray:
@@ -144,7 +143,7 @@ class _Tensors:
         """
         known = {f"{BATCH_NORM}.num_batches_tracked"}
         for path, _ in jax.tree_util.tree_leaves_with_path(whole):
-            ours = _name(path)
+            ours = parameter_name(path)
             theirs = self.architecture.theirs(ours)
             names = [theirs.format(i) for i in range(n_layers)] if ours.startswith("layers/") else [theirs]
             if ours.startswith("positions/convs/") and theirs.endswith(".weight"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxslm.codec.adversarial import CodecTraining
 from jaxslm.codec.discriminators import Discriminators
-from jaxslm.codec.distillation import open_teacher
+from jaxslm.codec.distillation import Distillation, open_teacher
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.codec.objective import Objective, weighted
 from jaxslm.data.crops import AudioCrops
@@ -24,6 +24,8 @@ from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks.codec_files import import_codec
+from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
 from jaxslm.training.checkpoint import restore_parts
 from jaxslm.training.distributed import share_of
 from jaxslm.training.optimizer import make_optimizer
@@ -38,42 +40,24 @@ CODEC_FILE = "codec.json"
 
 def make(config: Mapping, workdir: Path) -> Task:
     """The task of a config with the keys of `codec()` in configs/common.py."""
-    data, losses = config["data"], config["losses"]
+    data = config["data"]
     codec_config = CodecConfig(sample_rate=data["sample_rate"], **_plain(config["model"]))
     partitioner = make_partitioner(config["mesh"])
     _check_mesh(partitioner, data["batch_size"])
-    objective = Objective(_plain(losses), codec_config.sample_rate)
-    n_samples = round(data["seconds"] * codec_config.sample_rate)
-
     distillation = teacher = None
-    if losses["distil"]["weight"]:
+    if config["losses"]["distil"]["weight"]:
         abstract = jax.eval_shape(functools.partial(Codec, codec_config), jax.random.key(0))
-        distillation, teacher = open_teacher(losses["distil"], abstract)
+        distillation, teacher = open_teacher(config["losses"]["distil"], abstract)
         teacher = jax.device_put(teacher, partitioner.sharding((), ()))
-    cache = Path(data["cache"]).expanduser()
-    prepared = prepare({**_plain(data), "units": {}}, cache, **share_of(cache))
-    records = Records(prepared.folder, inventory="")
-    crops, heldout = (
-        AudioCrops(records, split, n_samples, config["seed"], sample_rate=codec_config.sample_rate)
-        for split in ("train", "heldout")
-    )
-    log.info("%.2f h of audio to train on, %.2f h held out", crops.seconds / 3600, heldout.seconds / 3600)
+    training = make_training(config, codec_config.sample_rate, distillation)
+    records, crops, heldout = open_audio(data, codec_config.sample_rate, config["seed"])
 
-    made = {name: make_optimizer(config["optimizer"][name], config["steps"]) for name in ("codec", "discriminators")}
-    training = CodecTraining(
-        objective,
-        distillation,
-        {name: optimizer for name, (optimizer, _) in made.items()},
-        {name: schedule for name, (_, schedule) in made.items()},
-        average_decay=config["average_decay"],
-        dtype=config["dtype"],
-    )
-    build = functools.partial(_build, codec_config, training, _plain(config["discriminators"]))
+    build = functools.partial(build_model, codec_config, training, _plain(config["discriminators"]))
     init, abstract_state = make_init(build, training, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     step = jax.jit(training.step, donate_argnums=0, out_shardings=(shardings, None))
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    seconds = data["batch_size"] * data["seconds"]
+    recordings = pick_recordings(records, config["samples"]["utterances"], codec_config.sample_rate)
     return Task(
         init=init,
         step=lambda state, batch: step(state, batch, teacher),
@@ -82,13 +66,41 @@ def make(config: Mapping, workdir: Path) -> Task:
         ),
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: abstract_state,
-        evaluate=make_evaluate(config, objective, heldout, partitioner, processes),
+        evaluate=make_evaluate(config, training.objective, heldout, partitioner, processes),
+        samples=lambda state, folder, step: write_samples(trained(state.model), recordings, folder, step),
+        media=lambda state: draw_media(trained(state.model), recordings),
         artifacts={CODEC_FILE: codec_config.to_json()},
-        work_per_step=seconds,
+        import_model=import_codec,
+        work_per_step=data["batch_size"] * data["seconds"],
         work="audio_s",
-        flops_per_step=_flops(step, abstract_state, data["batch_size"], n_samples, teacher),
+        flops_per_step=_flops(step, abstract_state, data["batch_size"], crops.n_samples, teacher),
         loss_label="",
     )
+
+
+def make_training(config: Mapping, sample_rate: int, distillation: Distillation | None) -> CodecTraining:
+    """Losses, optimizers and the rest of what a step is made of."""
+    made = {name: make_optimizer(config["optimizer"][name], config["steps"]) for name in ("codec", "discriminators")}
+    return CodecTraining(
+        Objective(_plain(config["losses"]), sample_rate),
+        distillation,
+        {name: optimizer for name, (optimizer, _) in made.items()},
+        {name: schedule for name, (_, schedule) in made.items()},
+        average_decay=config["average_decay"],
+        dtype=config["dtype"],
+    )
+
+
+def open_audio(data: Mapping, sample_rate: int, seed: int) -> tuple[Records, AudioCrops, AudioCrops]:
+    """(prepared audio, clips to train on, held-out ones). Raises ValueError where there is none of one."""
+    cache = Path(data["cache"]).expanduser()
+    prepared = prepare({**_plain(data), "units": {}}, cache, **share_of(cache))
+    records, n_samples = Records(prepared.folder, inventory=""), round(data["seconds"] * sample_rate)
+    crops, heldout = (
+        AudioCrops(records, split, n_samples, seed, sample_rate=sample_rate) for split in ("train", "heldout")
+    )
+    log.info("%.2f h of audio to train on, %.2f h held out", crops.seconds / 3600, heldout.seconds / 3600)
+    return records, crops, heldout
 
 
 def load_run(workdir: str | Path, step: int | None = None) -> Codec:
@@ -106,7 +118,9 @@ def load_run(workdir: str | Path, step: int | None = None) -> Codec:
     return codec.folded()
 
 
-def _build(config: CodecConfig, training: CodecTraining, discriminators: Mapping[str, Any], key: jax.Array) -> dict:
+def build_model(
+    config: CodecConfig, training: CodecTraining, discriminators: Mapping[str, Any], key: jax.Array
+) -> dict:
     """The model of the state, see codec/adversarial.py."""
     keys = jax.random.split(key, 3)
     codec = Codec(config, keys[0])

@@ -24,10 +24,11 @@ from ml_collections import ConfigDict
 
 from jaxslm.generation.sampler import Sampling, generate
 from jaxslm.hf.export import special_ids
-from jaxslm.hf.load import load_decoder, open_source, parameter_name
+from jaxslm.hf.load import load_decoder, open_source
 from jaxslm.hf.tensors import TABLES, TensorFolder
 from jaxslm.hf.tokenizer_files import PROBES
 from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.naming import parameter_name
 from jaxslm.tasks.base import SIDE_CAR, load_run_tokenizer, read_base_config
 from jaxslm.tasks.export import load_vocabulary, unit_tokens
 from jaxslm.training.checkpoint import restore_model

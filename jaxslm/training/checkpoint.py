@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from jaxslm.naming import parameter_name, parameter_names
 from jaxslm.training.distributed import agree, barrier
 from jaxslm.training.stored import CHUNK_BYTES, open_model
 
@@ -42,7 +43,7 @@ def to_plain(tree: Any) -> dict[str, Any]:
     """Any pytree as nested dicts of its leaves, by attribute name, key and index, without the names of wrappers."""
     plain: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        *parents, last = _names(path)
+        *parents, last = parameter_names(path)
         node = plain
         for name in parents:
             node = node.setdefault(name, {})
@@ -56,18 +57,12 @@ def from_plain(plain: Mapping[str, Any], like: Any) -> Any:
 
     def find(path: tuple) -> Any:
         node = plain
-        for name in _names(path):
+        for name in parameter_names(path):
             node = node[name]
         return node
 
     paths, treedef = jax.tree_util.tree_flatten_with_path(like)
     return jax.tree.unflatten(treedef, [find(path) for path, _ in paths])
-
-
-def _names(path: tuple) -> list[str]:
-    if path[-1] == jax.tree_util.GetAttrKey("value"):  # an nnx.Param around the array
-        path = path[:-1]
-    return [jax.tree_util.keystr((key,), simple=True) for key in path]
 
 
 class Checkpoints:
@@ -226,7 +221,7 @@ def restore_parts(folder: Path, abstract: Any, prefixes: Sequence[str], step: in
     stored = open_model(folder / str(step))
 
     def read(path: tuple, leaf: Any) -> jax.Array:
-        name = "/".join(_names(path))
+        name = parameter_name(path)
         found = next((stored[full] for p in prefixes if (full := f"{p}/{name}") in stored), None)
         if found is None or found.shape != leaf.shape:
             has = "nothing of that name" if found is None else f"shape {list(found.shape)}"
@@ -306,7 +301,7 @@ def _in_chunks(array: jax.Array) -> ocp.SaveArgs:
 
 def _described(state: Any) -> dict[str, list]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {"/".join(_names(path)): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves}
+    return {parameter_name(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves}
 
 
 def _check_fits(checkpoint: Path, abstract: Any) -> None:

@@ -1,5 +1,5 @@
-"""A step of adversarial training on a batch that lies on 8 devices is that of one: losses, the balancer's norms, codebooks,
-and all that moves.
+"""Adversarial training on batches that lie on 8 devices is that of one: losses, the norms of the balancer, codebooks, and
+all that moves.
 """
 
 import json

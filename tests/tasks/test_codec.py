@@ -2,12 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from jaxslm.codec.model import Codec
+from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.configure import load_config
 from jaxslm.tasks import codec as task
+from jaxslm.tasks.codec_files import import_codec
 from jaxslm.training import loop
 from jaxslm.training.metrics import read_rows
 from tests.codec import tiny_codec
@@ -96,3 +98,23 @@ def test_what_cannot_be_trained_is_refused_by_name(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no codec.json: name the workdir of a run with task='codec'"):
         task.load_run(tmp_path)
+
+
+def test_training_begins_with_a_codec_of_hugging_face(tmp_path):
+    hf = pytest.importorskip("jaxslm.hf.codec")
+    config = load_config("configs/encodec_24k.py:tiny")
+    fields = config.model.to_dict()
+    plain = dict(fields, **{part: dict(fields[part], norm="none") for part in ("encoder", "decoder")})
+    plain["quantizer"] = dict(plain["quantizer"], kmeans_iterations=0)
+    theirs = Codec(CodecConfig(sample_rate=24_000, **plain), jax.random.key(0))
+    hf.save_codec(theirs, tmp_path / "hf")
+    own = Codec(CodecConfig(sample_rate=24_000, **fields), jax.random.key(1))
+    model = {"codec": own, "student": None, "discriminators": None, "average": own.with_codebooks(None)}
+    taken = import_codec(model, tmp_path / "hf")
+    clip = 0.3 * np.random.default_rng(0).normal(size=(1, 5000)).astype(np.float32)
+    codes = theirs.encode(clip)
+    np.testing.assert_array_equal(taken["codec"].encode(clip), codes)
+    np.testing.assert_allclose(task.trained(taken).decode(codes), theirs.decode(codes), atol=1e-5)
+    with pytest.raises(ValueError, match="for encoder/layers/0/bias.*give `model` the settings of that codec"):
+        smaller = Codec(tiny_codec.config(), jax.random.key(0))
+        import_codec(dict(model, codec=smaller), tmp_path / "hf")
