@@ -1,11 +1,14 @@
 """Convolutions over time and frequency (or period) with weight norm, as discriminators use them.
 
-A strided convolution is computed as an ordinary one over blocks of its stride, a grouped one as one matrix product a
-group: the compiler's own gradients of the two are mostly slower, and are convolutions with a dilated input. Padding is
-left to the compiler where it can be: XLA:CPU takes three to seven times as long for planes without any.
+The compiler's own gradient of a strided convolution by its input is a convolution with a dilated input, and slow; ours
+is that of an ordinary one over blocks of the stride. A grouped one is one matrix product a group. Padding is left to
+the compiler where it can be: XLA:CPU takes three to seven times as long for planes without any.
 
 Legend: B batch, T time, F frequency or period, I input channels, O output channels, G groups.
 """
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +52,8 @@ class PlaneConv(nnx.Module):
     def __call__(self, x_BxTxFxI: jax.Array) -> jax.Array:
         direction = self.direction[...]
         weight = (direction * (self.size[...] / _norm(direction))).astype(x_BxTxFxI.dtype)
-        x, weight, pads = self._blocks(x_BxTxFxI, weight)
-        if self.groups > 1:
-            y = _grouped(jnp.pad(x, ((0, 0), *pads, (0, 0))), weight, self.groups)
-        else:
-            y = jax.lax.conv_general_dilated(
-                x, weight, (1, 1), pads, rhs_dilation=(self.dilation, 1), dimension_numbers=_PLANES
-            )
+        shape = _Shape(self.stride, (self.dilation, 1), self.padding, self.groups)
+        y = (_in_blocks if self.groups > 1 else _strided)(shape, x_BxTxFxI, weight)
         return y + self.bias[...].astype(y.dtype)
 
     def count(self, n_B):
@@ -63,31 +61,60 @@ class PlaneConv(nnx.Module):
         reach = (self.kernel[0] - 1) * self.dilation + 1
         return (n_B + 2 * self.padding[0] - reach) // self.stride[0] + 1
 
-    def _blocks(self, x, weight):
-        """(the input and the weight with each stride folded into the channels, blocks of padding left to do)."""
-        edges, blocks, taps, pads = [], [], [], []
-        dilations = self.dilation, 1
-        for size, kernel, stride, dilation, padding in zip(
-            x.shape[1:3], self.kernel, self.stride, dilations, self.padding, strict=True
-        ):
-            n_taps = -(-kernel // stride)
-            n_out = (size + 2 * padding - (kernel - 1) * dilation - 1) // stride + 1
-            before, edge = divmod(padding, stride)
-            n_blocks = min(-(-(edge + size) // stride), n_out + (n_taps - 1) * dilation - before)
-            edges.append((edge, n_blocks * stride - edge - size, 0))
-            blocks.append(n_blocks)
-            taps.append(n_taps)
-            pads.append((before, n_out + (n_taps - 1) * dilation - before - n_blocks))
-        x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-        extra = [t * stride - kernel for t, stride, kernel in zip(taps, self.stride, self.kernel, strict=True)]
-        weight = jnp.pad(weight, ((0, extra[0]), (0, extra[1]), (0, 0), (0, 0)))
-        if self.stride == (1, 1):
-            return x, weight, pads
-        (s_t, s_f), groups, d_in, (*_, d_group, d_out) = self.stride, self.groups, x.shape[-1], weight.shape
-        x = x.reshape(len(x), blocks[0], s_t, blocks[1], s_f, groups, d_in // groups)
-        x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(x), *blocks, s_t * s_f * d_in)
-        weight = weight.reshape(taps[0], s_t, taps[1], s_f, d_group, d_out).transpose(0, 2, 1, 3, 4, 5)
-        return x, weight.reshape(*taps, s_t * s_f * d_group, d_out), pads
+
+class _Shape(NamedTuple):
+    """Of a convolution, over (time, frequency)."""
+
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _strided(shape: _Shape, x, weight):
+    return jax.lax.conv_general_dilated(
+        x, weight, shape.stride, [(p, p) for p in shape.padding], None, shape.dilation, dimension_numbers=_PLANES
+    )
+
+
+def _strided_forward(shape: _Shape, x, weight):
+    return _strided(shape, x, weight), (x, weight)
+
+
+def _strided_backward(shape: _Shape, saved, dy):
+    x, weight = saved
+    (dx,) = jax.vjp(lambda x: _in_blocks(shape, x, weight), x)[1](dy)
+    (d_weight,) = jax.vjp(lambda weight: _strided.fun(shape, x, weight), weight)[1](dy)
+    return dx, d_weight
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
+def _in_blocks(shape: _Shape, x, weight):
+    """The convolution without strides: what it strides over is folded into the channels."""
+    edges, blocks, taps, pads = [], [], [], []
+    for size, kernel, stride, dilation, padding in zip(x.shape[1:3], weight.shape, *shape[:3], strict=False):
+        n_taps = -(-kernel // stride)
+        n_out = (size + 2 * padding - (kernel - 1) * dilation - 1) // stride + 1
+        before, edge = divmod(padding, stride)
+        n_blocks = min(-(-(edge + size) // stride), n_out + (n_taps - 1) * dilation - before)
+        edges.append((edge, n_blocks * stride - edge - size, 0))
+        blocks.append(n_blocks)
+        taps.append(n_taps)
+        pads.append((before, n_out + (n_taps - 1) * dilation - before - n_blocks))
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    extra = [(0, t * stride - k) for t, stride, k in zip(taps, shape.stride, weight.shape, strict=False)]
+    weight = jnp.pad(weight, (*extra, (0, 0), (0, 0)))
+    (s_t, s_f), groups, d_in, (*_, d_group, d_out) = shape.stride, shape.groups, x.shape[-1], weight.shape
+    x = x.reshape(len(x), blocks[0], s_t, blocks[1], s_f, groups, d_in // groups)
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(len(x), *blocks, s_t * s_f * d_in)
+    weight = weight.reshape(taps[0], s_t, taps[1], s_f, d_group, d_out).transpose(0, 2, 1, 3, 4, 5)
+    weight = weight.reshape(*taps, s_t * s_f * d_group, d_out)
+    if groups > 1:
+        return _grouped(jnp.pad(x, ((0, 0), *pads, (0, 0))), weight, groups)
+    return jax.lax.conv_general_dilated(x, weight, (1, 1), pads, rhs_dilation=shape.dilation, dimension_numbers=_PLANES)
 
 
 def _grouped(x_BxTxFxI: jax.Array, weight: jax.Array, groups: int) -> jax.Array:
