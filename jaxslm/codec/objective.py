@@ -56,6 +56,12 @@ class Objective:
         for name, fields in self.losses["spectral"].items():
             _check(fields, SPECTRAL, f"losses.spectral.{name}")
         _check(self.losses["waveform"], WAVEFORM, "losses.waveform")
+        late = self.losses["adversarial"]["start"] + self.losses["adversarial"]["delay"]
+        if self.adversarial and late and not self.distances:
+            raise ValueError(
+                f"losses has no distance to train by until discriminators are heard from step {late} on: give one a "
+                "weight, or set losses.adversarial.start and delay to 0"
+            )
         if not (self.distances or self.adversarial):
             raise ValueError("losses has no distance, adversarial or feature loss with a weight above 0: give one")
         if not self.losses["spectral"]:
