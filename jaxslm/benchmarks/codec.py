@@ -136,8 +136,8 @@ def _codec(config):
     from jaxslm.codec.model import Codec
 
     codec = Codec(config, jax.random.key(0))
-    sizes = lambda path, leaf: leaf * 3**0.5 if "size" in jax.tree_util.keystr(path) else leaf  # noqa: E731
-    return jax.tree_util.tree_map_with_path(sizes, codec)
+    is_kernel = lambda path: jax.tree_util.keystr(path[-2:], simple=True) in ("sizevalue", "directionvalue")  # noqa: E731
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * 3**0.5 if is_kernel(path) else leaf, codec)
 
 
 def _write(folder: Path, flags: argparse.Namespace) -> None:
@@ -285,6 +285,9 @@ def _peer_training(folder: Path, flags: argparse.Namespace) -> Callable[[np.ndar
 
     torch.set_num_threads(flags.threads)
     codec = transformers.EncodecModel.from_pretrained(folder / "encodec").train()
+    for name, parameter in codec.named_parameters():
+        if "bias_hh" in name:  # ours has one bias
+            parameter.requires_grad_(False)
     codes_QxKxD = np.stack([level.codebook.embed.numpy() for level in codec.quantizer.layers])
     arrays = np.load(folder / "subs.npz")
 

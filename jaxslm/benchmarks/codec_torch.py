@@ -119,7 +119,8 @@ class Training:
     def __init__(self, codec, quantizer: Quantizer, subs: list[StftSub], mel: Mel, adam: dict, average_decay: float):
         self.encoder, self.decoder, self.quantizer = codec.encoder, codec.decoder, quantizer
         self.subs, self.mel = torch.nn.ModuleList(subs), mel
-        self.generated = [*self.encoder.parameters(), *self.decoder.parameters()]
+        parameters = (*self.encoder.parameters(), *self.decoder.parameters())
+        self.generated = [parameter for parameter in parameters if parameter.requires_grad]
         self.average = [p.detach().clone() for p in self.generated]
         self.average_decay = average_decay
         self.adams = [torch.optim.Adam(part, **adam) for part in (self.generated, self.subs.parameters())]

@@ -266,16 +266,20 @@ class ConvTranspose(_Kernel):
         batch, n = x_BxTxI.shape[0], x_BxTxI.shape[1] - n_before
         kernel = self.kernel().astype(x_BxTxI.dtype)
         kernel = jnp.pad(kernel, ((0, self.n_blocks * self.stride - kernel.shape[0]), (0, 0), (0, 0)))
-        kernel = kernel.reshape(self.n_blocks, self.stride, -1, self.groups, self.d_in // self.groups)
-        y = 0
-        for j in range(self.n_blocks):
-            x_BxQxI = x_BxTxI[:, n_before - j :][:, :n]
-            if self.groups == 1:
-                # One axis of frames: with two, XLA:CPU transposes for the gradient of the weight.
-                y = y + x_BxQxI.reshape(-1, self.d_in) @ kernel[j].reshape(-1, self.d_in).T
-            else:
-                x_BxQxGxC = x_BxQxI.reshape(batch, n, self.groups, -1)
-                y = y + jnp.einsum("bqgi,sogi->bqsgo", x_BxQxGxC, kernel[j])
+        shifted = [x_BxTxI[:, n_before - j :][:, :n] for j in range(self.n_blocks)]
+        if self.groups > 1:
+            kernel = kernel.reshape(self.n_blocks, self.stride, -1, self.groups, self.d_in // self.groups)
+            by_group = [x_BxQxI.reshape(batch, n, self.groups, -1) for x_BxQxI in shifted]
+            y = sum(jnp.einsum("bqgi,sogi->bqsgo", x, taps) for x, taps in zip(by_group, kernel, strict=True))
+        elif batch * n < self.d_in:
+            # One product, whose parts are shifted: XLA:CPU copies weights that are cut, more than all else here.
+            y = x_BxTxI.reshape(-1, self.d_in) @ kernel.reshape(-1, self.d_in).T
+            blocks = y.reshape(batch, -1, self.n_blocks, y.shape[1] // self.n_blocks)
+            y = sum(blocks[:, n_before - j :, j][:, :n] for j in range(self.n_blocks))
+        else:
+            # One axis of frames: with two, XLA:CPU transposes for the gradient of the weight.
+            kernel = kernel.reshape(self.n_blocks, -1, self.d_in)
+            y = sum(x.reshape(-1, self.d_in) @ taps.T for x, taps in zip(shifted, kernel, strict=True))
         return self._biased(y.reshape(batch, n * self.stride, -1))
 
     def start(self, batch: int, dtype=jnp.float32) -> jax.Array:
