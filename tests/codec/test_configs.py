@@ -22,7 +22,7 @@ CONFIGS = {
     "speechtokenizer_16k": (102.9, 50, 4000),
     "wavtokenizer_24k": (71.8, 75, 900),
     "bigcodec_16k": (159.4, 80, 1040),
-    "small_16k": (10.3, 50, 4000),
+    "small_16k": (16.8, 50, 4000),
 }
 
 
