@@ -246,7 +246,7 @@ def _our_training(folder: Path, flags: argparse.Namespace) -> Callable[[np.ndarr
         balance=True,
         spectral=dict(mel=dict(weight=2.0, form="encodec")),
         waveform=dict(weight=0.1, form="l1"),
-        adversarial=dict(weight=4.0, form="hinge", average=True, start=0),
+        adversarial=dict(weight=4.0, form="hinge", average=True, start=0, delay=0),
         feature=dict(weight=4.0, form="mean"),
         commitment=1.0,
         codebook=0.0,
