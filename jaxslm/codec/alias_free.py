@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxslm.codec.shifts import weighted_shifts
 from jaxslm.masking import mask_time
 
 TAPS = 12
@@ -32,7 +33,7 @@ class AliasFree(nnx.Module):
         return lengths
 
     def __call__(self, x_BxTxC: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
-        length, taps = x_BxTxC.shape[1], tuple(kaiser_sinc(TAPS).tolist())
+        length, taps_Kx1 = x_BxTxC.shape[1], jnp.asarray(kaiser_sinc(TAPS)[:, None], x_BxTxC.dtype)
 
         def held(x_BxTxC, first_Bx1xC, last_Bx1xC, left, right):
             """`x` going on as `first` before it and as `last` from each row's end on."""
@@ -43,38 +44,18 @@ class AliasFree(nnx.Module):
 
         x = held(x_BxTxC, x_BxTxC[:, :1], _last(x_BxTxC, lengths_B), REACH, REACH)
         # The filter is its own mirror image; the factor is for the zeros between frames, which take half of its sum.
-        whole = self.function(2 * _filtered(taps[::2], x[:, :-1]))
-        half = self.function(2 * _filtered(taps[1::2], x[:, 1:]))
+        whole = self.function(2 * weighted_shifts(x[:, :-1], taps_Kx1[::2]))
+        half = self.function(2 * weighted_shifts(x[:, 1:], taps_Kx1[1::2]))
         first, last = whole[:, :1], _last(half, lengths_B)
         whole = held(whole, first, last, REACH - 1, REACH)
         half = held(half, first, last, REACH, REACH - 1)
-        return _filtered(taps[1::2], whole) + _filtered(taps[::2], half)
+        return weighted_shifts(whole, taps_Kx1[1::2]) + weighted_shifts(half, taps_Kx1[::2])
 
     def start(self, batch: int, dtype=jnp.float32):
         """Raises ValueError: it looks ahead."""
         raise ValueError("an alias-free activation looks ahead and cannot run on chunks: set alias_free=False")
 
     stream = start
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _filtered(taps: tuple[float, ...], x_BxTxC: jax.Array) -> jax.Array:
-    """Weighted sums of as many frames of `x` as there are taps."""
-    n = x_BxTxC.shape[1] - len(taps) + 1
-    return sum(tap * x_BxTxC[:, j : j + n] for j, tap in enumerate(taps))
-
-
-def _filtered_forward(taps, x_BxTxC):
-    return _filtered(taps, x_BxTxC), None
-
-
-def _filtered_backward(taps, _, dy_BxTxC):
-    # The same the other way round; the compiler's own gradient adds up as many padded copies, in five times the time.
-    reach = len(taps) - 1
-    return (_filtered(taps[::-1], jnp.pad(dy_BxTxC, ((0, 0), (reach, reach), (0, 0)))),)
-
-
-_filtered.defvjp(_filtered_forward, _filtered_backward)
 
 
 def _last(x_BxTxC: jax.Array, lengths_B: jax.Array | None) -> jax.Array:
