@@ -23,7 +23,7 @@ def get_config(arg: str = ""):
     scales = tuple((w, w // 4, w) for w in (128, 256, 512, 1024, 2048))
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac"), stft=dict(weight=1.0, form="stft", scales=scales)),
-        adversarial=dict(weight=1.0, form="least_squares", average=True, start=0),
+        adversarial=dict(weight=1.0, form="least_squares", average=True, start=0, delay=0),
         feature=dict(weight=1.0, form="mean"),
         commitment=0.25,
         codebook=1.0,

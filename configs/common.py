@@ -145,7 +145,7 @@ def codec() -> ConfigDict:
                 balance=False,  # True: weights are shares of the gradient's norm, else factors
                 spectral=dict(mel=dict(weight=1.0, form="soundstream")),
                 waveform=dict(weight=0.0, form="l1"),
-                adversarial=dict(weight=1.0, form="hinge", average=True, start=0),  # step from which they play
+                adversarial=dict(weight=1.0, form="hinge", average=True, start=0, delay=0),
                 feature=dict(weight=100.0, form="relative"),
                 commitment=1.0,
                 codebook=0.0,
@@ -187,7 +187,7 @@ def balanced_losses(config: ConfigDict) -> None:
         balance=True,
         spectral=dict(mel=dict(weight=2.0, form="encodec")),
         waveform=dict(weight=0.1, form="l1"),
-        adversarial=dict(weight=4.0, form="hinge", average=True, start=0),
+        adversarial=dict(weight=4.0, form="hinge", average=True, start=0, delay=0),
         feature=dict(weight=4.0, form="mean"),
         commitment=1.0,
     )
@@ -204,6 +204,8 @@ def tiny_codec(config: ConfigDict) -> None:
     config.data.update(sources=demo_speech(), batch_size=8, seconds=0.5)
     config.discriminators.kinds = dict(stft=dict(windows=(1024, 256), channels=8))
     config.steps = 200
+    # Discriminators that know nothing yet would only disturb so short a run.
+    config.losses.adversarial.update(start=50, delay=50)
     config.checkpoint.every = 100
     config.eval.update(every=100, batches=1)
 

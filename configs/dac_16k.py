@@ -20,7 +20,7 @@ def get_config(arg: str = ""):
     config.discriminators.update(kinds=dict(period=dict(), band=dict()), level=True)
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac")),
-        adversarial=dict(weight=1.0, form="least_squares", average=False, start=0),
+        adversarial=dict(weight=1.0, form="least_squares", average=False, start=0, delay=0),
         feature=dict(weight=2.0, form="sum"),
         commitment=0.25 * 12,
         codebook=1.0 * 12,

@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
     config.losses.update(
         spectral={name: dict(mel, n_mels=80, htk=True, framing="whole") for name, mel in mels.items()},
         waveform=dict(weight=500.0, form="l1"),
-        adversarial=dict(weight=1.0, form="least_squares", average=False, start=0),
+        adversarial=dict(weight=1.0, form="least_squares", average=False, start=0, delay=0),
         feature=dict(weight=2.0, form="sum"),
         commitment=10.0,
     )

@@ -24,7 +24,7 @@ def get_config(arg: str = ""):
     mel = dict(weight=45.0, form="log_mel", window=1024, hop=256, n_mels=100, htk=True, equal_area=False, floor=1e-7)
     config.losses.update(
         spectral=dict(mel=mel),
-        adversarial=dict(weight=1.0, form="clipped_hinge", average=True, start=0),
+        adversarial=dict(weight=1.0, form="clipped_hinge", average=True, start=0, delay=0),
         feature=dict(weight=1.0, form="mean"),
         commitment=1000.0,
     )

@@ -266,7 +266,7 @@ def _our_training(folder: Path, flags: argparse.Namespace) -> Callable[[np.ndarr
     key = jax.random.key_data(jax.random.key(0))
     state = TrainState(model, training.start(model), jnp.int32(0), key, jnp.int32(0), jnp.int32(0))
     states = [jax.tree.map(jnp.array, state)]  # the state is donated: no two of its buffers may be one
-    compiled = jax.jit(lambda state, batch: training.step(state, batch, None), donate_argnums=0)
+    compiled = jax.jit(lambda state, batch: training.step(state, batch, None, True), donate_argnums=0)
     lengths = np.full((flags.batch, 1), 24_000, np.int32)
 
     def step(samples: np.ndarray) -> dict:

@@ -51,9 +51,18 @@ class CodecTraining:
 
     init = start  # the name that `make_init` knows
 
-    def step(self, state: TrainState, batch: Mapping[str, jax.Array], teacher: Any) -> tuple[TrainState, Losses]:
+    def has_started(self, state: TrainState) -> bool:
+        """Whether discriminators take part in the next step. It waits for the state, but where they always do."""
+        start = self.objective.losses["adversarial"]["start"]
+        updates = lambda: int(state.step.addressable_data(0)) - int(state.skipped.addressable_data(0))  # noqa: E731
+        return bool(self.objective.adversarial) and (not start or updates() >= start)
+
+    def step(
+        self, state: TrainState, batch: Mapping[str, jax.Array], teacher: Any, contest: bool
+    ) -> tuple[TrainState, Losses]:
         """(state, metrics) after the clips of a batch: "samples" [B, N], "length" [B, 1].
 
+        contest: `has_started`, for which there are two programs: XLA:CPU runs what stands in a condition on one core.
         A step of which any loss or gradient is not finite, or in which the discriminators diverge (a loss above
         DIVERGED), changes nothing but the counters; metrics name it: "bad/codec", "bad/discriminators".
         """
@@ -65,53 +74,37 @@ class CodecTraining:
         generate = functools.partial(self._generate, model["codec"].quantizer.codebooks, real, n_B, heard, key)
         (fake, _), pullback, (codebooks, inner, metrics) = jax.vjp(generate, generator, has_aux=True)
 
-        distances = lambda x: objective.distance(x, real, n_B)  # noqa: E731
-        if objective.distances:
-            losses, gradients = self._output_gradients(distances, fake, objective.distances)
-        else:
-            losses, gradients = distances(fake), {}
+        losses, gradients = self._distances(fake, real, n_B)
         opponents = model["discriminators"], state.opt_state["discriminators"]
         bad = {}
-        if objective.adversarial:
-            began = state.step - state.skipped >= objective.losses["adversarial"]["start"]
-            opponents, judged, more, of_opponents = self._contest(began, *opponents, fake, real, n_B)
+        if contest:
+            steps = state.step - state.skipped
+            opponents, judged, more, of_opponents = self._contest(steps, *opponents, fake, real, n_B)
             losses |= judged
-            gradients |= {f"judged {name}": g for name, g in more.items()}
+            gradients |= more
             metrics |= of_opponents
-            diverged = (of_opponents["loss/discriminators"] > DIVERGED) | ~_finite(of_opponents)
-            bad["discriminators"] = diverged
+            bad["discriminators"] = (of_opponents["loss/discriminators"] > DIVERGED) | ~_finite(of_opponents)
         gradient, balance, shares = self._sum(gradients, state.opt_state["balancer"])
         (of_generator,) = pullback((gradient.astype(fake.dtype), jnp.ones(())))
-
         norm = optax.tree.norm(of_generator)
         bad["codec"] = ~(_finite(losses) & _finite(inner) & jnp.isfinite(norm))
+
         updates, moments = self.optimizers["codec"].update(of_generator, state.opt_state["codec"], generator)
         generator = optax.apply_updates(generator, updates)
-        average = model["average"]
-        if average is not None:
-            keep = self.average_decay
-            average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, average, generator["codec"])
-        new = (
-            {
-                "codec": generator["codec"].with_codebooks(codebooks),
-                "student": generator["student"],
-                "discriminators": opponents[0],
-                "average": average,
-            },
-            {"codec": moments, "discriminators": opponents[1], "balancer": balance},
-        )
-        fine = ~functools.reduce(jnp.logical_or, bad.values())
-        new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, (state.model, state.opt_state))
-        missed = jnp.where(fine, 0, 1)
-        skipped, in_a_row = state.skipped + missed, (state.skipped_in_a_row + 1) * missed
-        updates_made = state.step - state.skipped
+        new_model = {
+            "codec": generator["codec"].with_codebooks(codebooks),
+            "student": generator["student"],
+            "discriminators": opponents[0],
+            "average": self._averaged(model["average"], generator["codec"]),
+        }
+        opt_state = {"codec": moments, "discriminators": opponents[1], "balancer": balance}
+        new_state = _unless(functools.reduce(jnp.logical_or, bad.values()), state, new_model, opt_state)
         metrics |= {"loss": weighted({n: losses[n] for n in objective.yardstick}, objective.yardstick)}
         metrics |= {f"loss/{name}": value for name, value in (losses | inner).items()}
         metrics |= {f"bad/{name}": value for name, value in bad.items()} | shares
-        metrics |= {"grad_norm": norm, "learning_rate": self.schedules["codec"](updates_made)}
-        metrics |= {"skipped": skipped, "skipped_in_a_row": in_a_row}
-        state = TrainState(*new, state.step + 1, state.key, skipped, in_a_row)
-        return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+        metrics |= {"grad_norm": norm, "learning_rate": self.schedules["codec"](state.step - state.skipped)}
+        metrics |= {"skipped": new_state.skipped, "skipped_in_a_row": new_state.skipped_in_a_row}
+        return new_state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     def _generate(self, codebooks, real, n_B, heard, key, generator):
         """((samples, sum of the inner losses), (codebooks, inner losses, metrics))."""
@@ -132,8 +125,15 @@ class CodecTraining:
         total = jnp.asarray(weighted(values, self.objective.inner), jnp.float32)
         return (made.samples_BxN.astype(jnp.float32), total), (quantized.codebooks, values, metrics)
 
+    def _distances(self, fake, real, n_B) -> tuple[Losses, Losses]:
+        """(distances of samples and reconstructions, their gradients as of `_output_gradients`)."""
+        losses_of = lambda x: self.objective.distance(x, real, n_B)  # noqa: E731
+        if not self.objective.distances:
+            return losses_of(fake), {}
+        return self._output_gradients(losses_of, fake, self.objective.distances)
+
     def _output_gradients(self, losses_of, fake, weights) -> tuple[Losses, Losses]:
-        """(losses, their gradients by name), or with fixed weights (losses, {"sum": the weighted one})."""
+        """(losses, their gradients by name), or with fixed weights (losses, {"all of them": the weighted one})."""
         if self.balancer is not None:
             return gradients_of(losses_of, fake)
 
@@ -142,44 +142,53 @@ class CodecTraining:
             return weighted(losses, weights), losses
 
         (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(fake)
-        return losses, {"sum": gradient}
+        return losses, {" and ".join(losses): gradient}
 
-    def _contest(self, began, discriminators, moments, fake, real, n_B):
-        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); all 0 until it
-        began."""
-        settings, optimizer = self.objective.losses["adversarial"], self.optimizers["discriminators"]
+    def _contest(self, steps, discriminators, moments, fake, real, n_B):
+        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); the gradients are
+        0 as long as the codec does not hear."""
+        settings = self.objective.losses["adversarial"]
         form = settings["form"].removeprefix("clipped_")
         fake, real = fake.astype(self.dtype), real.astype(self.dtype)
 
-        def contest(discriminators, moments):
-            def loss_of(subs):
-                fakes, reals = subs(fake, n_B), subs(real, n_B)
-                return discriminator_loss(fakes, reals, form, average=settings["average"])
+        def loss_of(subs):
+            fakes, reals = subs(fake, n_B), subs(real, n_B)
+            return discriminator_loss(fakes, reals, form, average=settings["average"])
 
-            loss, gradient = jax.value_and_grad(loss_of)(discriminators)
-            updates, new_moments = optimizer.update(gradient, moments, discriminators)
-            moved = optax.apply_updates(discriminators, updates)
-            reals = moved(real, n_B)
-            judge = lambda x: self.objective.judged(moved(x, n_B), reals)  # noqa: E731
-            losses, gradients = self._output_gradients(judge, fake, self.objective.adversarial)
-            metrics = {"loss/discriminators": loss, "grad_norm/discriminators": optax.tree.norm(gradient)}
-            return (moved, new_moments), losses, gradients, metrics
-
-        def wait(discriminators, moments):
-            shapes = jax.eval_shape(contest, discriminators, moments)
-            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[1:])
-            return (discriminators, moments), *zeros
-
-        if not settings["start"]:
-            return contest(discriminators, moments)
-        return jax.lax.cond(began, contest, wait, discriminators, moments)
+        loss, gradient = jax.value_and_grad(loss_of)(discriminators)
+        updates, moments = self.optimizers["discriminators"].update(gradient, moments, discriminators)
+        moved = optax.apply_updates(discriminators, updates)
+        reals = moved(real, n_B)
+        judge = lambda x: self.objective.judged(moved(x, n_B), reals)  # noqa: E731
+        losses, gradients = self._output_gradients(judge, fake, self.objective.adversarial)
+        if settings["delay"]:
+            hears = steps >= settings["start"] + settings["delay"]
+            gradients = {name: jnp.where(hears, g, 0) for name, g in gradients.items()}
+        metrics = {"loss/discriminators": loss, "grad_norm/discriminators": optax.tree.norm(gradient)}
+        return (moved, moments), losses, gradients, metrics
 
     def _sum(self, gradients: Losses, state):
         """(gradient of the output, state of the balancer, metrics)."""
         if self.balancer is None:
             return sum(g.astype(jnp.float32) for g in gradients.values()), state, {}
-        balanced, state = self.balancer({n.removeprefix("judged "): g for n, g in gradients.items()}, state)
+        silent = jnp.zeros_like(next(iter(gradients.values())))
+        gradients = {name: gradients.get(name, silent) for name in self.balancer.weights}
+        balanced, state = self.balancer(gradients, state)
         return balanced.gradient, state, {f"share/{name}": value for name, value in balanced.shares.items()}
+
+    def _averaged(self, average, codec):
+        if average is None:
+            return None
+        keep = self.average_decay
+        return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, average, codec)
+
+
+def _unless(bad: jax.Array, state: TrainState, model, opt_state) -> TrainState:
+    """The state after a step; after a bad one, that before it but for the counters."""
+    new = jax.tree.map(lambda a, b: jnp.where(bad, b, a), (model, opt_state), (state.model, state.opt_state))
+    missed = jnp.where(bad, 1, 0)
+    in_a_row = (state.skipped_in_a_row + 1) * missed
+    return TrainState(*new, state.step + 1, state.key, state.skipped + missed, in_a_row)
 
 
 def generator_of(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     spectral: {name: {weight, form: a key of SPECTRAL, and its settings}}   distances of spectra
     waveform: {weight, form: "l1" | "l2"}                                   distance of samples
-    adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start}   see losses.py
+    adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start, delay}   see losses.py;
+      discriminators learn from step `start` on, and the codec hears from them `delay` steps later
     feature: {weight, form: "relative" | "mean" | "sum"}
     commitment, codebook: weights of the quantizer's losses, which are means over levels
     distil: {weight, form: "dimension" | "frame", teacher, layer}           see distillation.py
@@ -55,6 +56,12 @@ class Objective:
         for name, fields in self.losses["spectral"].items():
             _check(fields, SPECTRAL, f"losses.spectral.{name}")
         _check(self.losses["waveform"], WAVEFORM, "losses.waveform")
+        late = self.losses["adversarial"]["start"] + self.losses["adversarial"]["delay"]
+        if self.adversarial and late and not self.distances:
+            raise ValueError(
+                f"losses has no distance to train by until discriminators are heard from step {late} on: give one a "
+                "weight, or set losses.adversarial.start and delay to 0"
+            )
         if not (self.distances or self.adversarial):
             raise ValueError("losses has no distance, adversarial or feature loss with a weight above 0: give one")
         if not self.losses["spectral"]:

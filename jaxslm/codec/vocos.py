@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxslm.audio.spectra import inverse_stft
+from jaxslm.audio.spectra import framed_samples, inverse_stft, stft
 from jaxslm.codec.chain import Chain, Residual
 from jaxslm.codec.conv import Conv
 from jaxslm.masking import mask_time
 from jaxslm.nn.bidirectional import attend_bidirectional
 from jaxslm.nn.layers import LayerNorm, Linear, at_least_float32, standardize
 
-MAX_MAGNITUDE = 100.0
+MAX_MAGNITUDE = 100.0  # of the decoder
+FAINTEST = 1e-3  # magnitude to the encoder, against division by zero
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,84 @@ def vocos_decoder(config: VocosConfig, dim: int, key: jax.Array) -> "Vocos":
     return Vocos(config, dim, key)
 
 
-class Vocos(nnx.Module):
-    """A layer. Every sample depends on all frames where there is a `front`; it does not run on chunks.
+def vocos_encoder(config: VocosConfig, dim: int, key: jax.Array) -> "VocosEncoder":
+    """[B, N, 1] samples to [B, ceil(N / hop), dim]."""
+    return VocosEncoder(config, dim, key)
+
+
+class _Trunk(nnx.Module):
+    """From features to features at the rate of the frames: a layer but for `length`, which does not run on chunks.
 
     The blocks are one module with a leading layer axis, run by a scan. WavTokenizer's dropout of 0.1 is left out.
     """
 
-    def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
+    def __init__(self, config: VocosConfig, d_in: int, d_out: int, key: jax.Array):
         embed, front, blocks, head = jax.random.split(key, 4)
         width = config.width
         self.config = config
-        self.embed = Conv(dim, width, 7, embed, causal=False)
+        self.embed = Conv(d_in, width, 7, embed, causal=False)
         self.front = _front(config, front) if config.front else None
         self.norm = ConditionNorm(config.n_conditions, width, config.norm_eps)
         self.blocks = jax.vmap(lambda key: _Block(config, key))(jax.random.split(blocks, config.n_layers))
         self.final_norm = LayerNorm(width, eps=config.norm_eps)
-        self.head = Linear(width, config.hop * config.overlap + 2, head, axes=("embed", None), bias=True)
+        self.head = Linear(width, d_out, head, axes=("embed", None), bias=True)
+
+    def _run(self, x_BxTxI: jax.Array, lengths_B: jax.Array | None, condition_B: jax.Array | None) -> jax.Array:
+        x = self.embed(x_BxTxI, lengths_B)
+        x = x if self.front is None else self.front(x, lengths_B)
+        x = self.norm(x, condition_B)
+        x, _ = jax.lax.scan(lambda x, block: (block(x, lengths_B, condition_B), None), x, self.blocks)
+        return self.head(self.final_norm(x))
+
+    def start(self, batch: int, dtype=jnp.float32):
+        """Raises ValueError: it looks ahead."""
+        raise ValueError("Vocos looks ahead and cannot run on chunks: take the whole, or a causal network")
+
+    stream = start
+
+
+class VocosEncoder(_Trunk):
+    """The decoder's way back: the spectrum of each frame, real and imaginary parts with magnitudes to the power of .3,
+    through the same blocks. All is computed at the rate of the frames.
+
+    Ours; SpectroStream (Li et al. 2025) encodes such spectra by convolutions over time and frequency.
+    """
+
+    def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
+        super().__init__(config, config.hop * config.overlap + 2, dim, key)
+
+    def __call__(self, samples_BxNx1: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
+        x, frames_B = self.spectra(samples_BxNx1[..., 0], lengths_B)
+        return self._run(x.astype(samples_BxNx1.dtype), frames_B, None)
+
+    def spectra(self, samples_BxN: jax.Array, lengths_B: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """(float32 [B, T, n_fft + 2], real parts and imaginary parts; frames of each row)."""
+        hop = self.config.hop
+        n_fft = hop * self.config.overlap
+        framed, frames_B = framed_samples(samples_BxN, n_fft, hop, "same", lengths_B)
+        spectrum = stft(framed, n_fft, hop)
+        squares = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+        factors = jnp.maximum(squares, FAINTEST**2) ** -0.35
+        return jnp.concatenate([spectrum.real * factors, spectrum.imag * factors], axis=-1), frames_B
+
+    def length(self, lengths):
+        """Frames out of `lengths` samples in (an int or an array)."""
+        return -(-lengths // self.config.hop)
+
+
+class Vocos(_Trunk):
+    """A layer. Every sample depends on all frames where there is a `front`."""
+
+    def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
+        super().__init__(config, dim, config.hop * config.overlap + 2, key)
 
     def __call__(
         self, x_BxTxD: jax.Array, lengths_B: jax.Array | None = None, condition_B: jax.Array | None = None
     ) -> jax.Array:
         """`condition_B`: of each row, below `n_conditions`; 0, as WavTokenizer decodes, where None."""
-        x = self.embed(x_BxTxD, lengths_B)
-        x = x if self.front is None else self.front(x, lengths_B)
-        x = self.norm(x, condition_B)
-        x, _ = jax.lax.scan(lambda x, block: (block(x, lengths_B, condition_B), None), x, self.blocks)
+        x = self._run(x_BxTxD, lengths_B, condition_B)
         # Magnitudes, phases and transforms in float32: bfloat16 knows phases to a hundredth of a turn.
-        logs_BxTxQ, phases_BxTxQ = jnp.split(self.head(self.final_norm(x)).astype(jnp.float32), 2, axis=-1)
+        logs_BxTxQ, phases_BxTxQ = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         magnitudes_BxTxQ = jnp.minimum(jnp.exp(logs_BxTxQ), MAX_MAGNITUDE)
         spectrum = jax.lax.complex(magnitudes_BxTxQ * jnp.cos(phases_BxTxQ), magnitudes_BxTxQ * jnp.sin(phases_BxTxQ))
         return inverse_stft(spectrum, self.config.hop, lengths_B)[..., None].astype(x_BxTxD.dtype)
@@ -92,12 +144,6 @@ class Vocos(nnx.Module):
     def length(self, lengths):
         """Samples out of `lengths` frames in (an int or an array)."""
         return lengths * self.config.hop
-
-    def start(self, batch: int, dtype=jnp.float32):
-        """Raises ValueError: it looks ahead."""
-        raise ValueError("Vocos looks ahead and cannot run on chunks: decode the whole, or use a causal decoder")
-
-    stream = start
 
 
 class ConditionNorm(nnx.Module):

@@ -55,12 +55,12 @@ def make(config: Mapping, workdir: Path) -> Task:
     build = functools.partial(build_model, codec_config, training, _plain(config["discriminators"]))
     init, abstract_state = make_init(build, training, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
-    step = jax.jit(training.step, donate_argnums=0, out_shardings=(shardings, None))
+    step = jax.jit(training.step, static_argnums=3, donate_argnums=0, out_shardings=(shardings, None))
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     recordings = pick_recordings(records, config["samples"]["utterances"], codec_config.sample_rate)
     return Task(
         init=init,
-        step=lambda state, batch: step(state, batch, teacher),
+        step=lambda state, batch: step(state, batch, teacher, training.has_started(state)),
         batches=lambda first_step: training_batches(
             [crops], [1.0], batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
         ),
@@ -178,7 +178,7 @@ def _flops(step, abstract_state, batch_size: int, n_samples: int, teacher) -> fl
         "samples": jax.ShapeDtypeStruct((batch_size, n_samples), jnp.float32),
         "length": jax.ShapeDtypeStruct((batch_size, 1), jnp.int32),
     }
-    cost = step.lower(abstract_state, batch, teacher).cost_analysis() or {}
+    cost = step.lower(abstract_state, batch, teacher, True).cost_analysis() or {}
     return float(cost.get("flops", np.nan))
 
 

@@ -18,7 +18,7 @@ WEIGHTS = {"mel": 2.0, "waveform": 0.5, "adversarial": 4.0, "feature": 3.0}
 @functools.cache
 def parts(**changes):
     training = tiny_codec.training(**changes)
-    return training, tiny_codec.start(training, tiny_codec.config()), jax.jit(training.step)
+    return training, tiny_codec.start(training, tiny_codec.config()), jax.jit(training.step, static_argnums=3)
 
 
 def plain_step(training, state, batch, scales):
@@ -69,7 +69,7 @@ def same(a, b, **tolerance):
 def test_a_step_with_fixed_weights_is_one_gradient_of_each_side():
     training, state, step = parts(balance=False)
     batch = tiny_codec.batch()
-    after, metrics = step(state, batch, None)
+    after, metrics = step(state, batch, None, True)
     codec, discriminators = jax.jit(lambda s, b: plain_step(training, s, b, WEIGHTS))(state, batch)
     same(after.model["codec"].with_codebooks(None), codec, atol=1e-5)
     same(after.model["discriminators"], discriminators, atol=1e-5)
@@ -84,26 +84,28 @@ def test_a_step_with_fixed_weights_is_one_gradient_of_each_side():
 def test_the_balancer_gives_each_loss_its_share_of_the_gradient():
     training, state, step = parts(balance=True)
     batch = tiny_codec.batch()
-    after, _ = step(state, batch, None)
+    after, _ = step(state, batch, None, True)
     norms = after.opt_state["balancer"]["norms"]  # after one step, the norms themselves
     scales = {name: WEIGHTS[name] / sum(WEIGHTS.values()) / norms[name] for name in WEIGHTS}
     codec, _ = jax.jit(lambda s, b: plain_step(training, s, b, scales))(state, batch)
     same(after.model["codec"].with_codebooks(None), codec, atol=1e-4)
 
 
-def test_discriminators_stand_still_until_they_start():
-    start = dict(weight=4.0, form="hinge", average=True, start=2)
+def test_discriminators_stand_still_until_they_start_and_are_heard_later():
+    start = dict(weight=4.0, form="hinge", average=True, start=2, delay=1)
     training = tiny_codec.training(adversarial=start)
     state = tiny_codec.start(training, tiny_codec.config())
-    step, batch = jax.jit(training.step), tiny_codec.batch()
+    step, batch = jax.jit(training.step, static_argnums=3), tiny_codec.batch()
     first = state.model["discriminators"]
-    for n in range(3):
-        state, metrics = step(state, batch, None)
+    for n in range(4):
+        contest = training.has_started(state)
+        state, metrics = step(state, batch, None, contest)
         moved = any(
             not np.array_equal(*p)
             for p in zip(*map(jax.tree.leaves, (first, state.model["discriminators"])), strict=True)
         )
-        assert moved == (n == 2) == (metrics["loss/discriminators"] > 0)
+        assert moved == (n >= 2) == contest == ("loss/discriminators" in metrics)
+        assert (metrics["share/adversarial"] > 0) == (n == 3)
         assert np.isfinite(metrics["grad_norm"])
 
 
@@ -115,7 +117,7 @@ def test_a_step_that_goes_wrong_changes_nothing_and_says_whose_fault_it_is(what)
         batch["samples"] = batch["samples"].at[1, 7].set(jnp.nan)
     else:
         state.model["discriminators"] = jax.tree.map(lambda x: 50 * x, state.model["discriminators"])
-    after, metrics = step(state, batch, None)
+    after, metrics = step(state, batch, None, True)
     same((after.model, after.opt_state), (state.model, state.opt_state), rtol=0)
     assert (after.step, after.skipped, after.skipped_in_a_row) == (1, 1, 1)
     assert metrics["bad/discriminators"] == 1 and metrics["bad/codec"] == (what == "samples")
@@ -123,7 +125,7 @@ def test_a_step_that_goes_wrong_changes_nothing_and_says_whose_fault_it_is(what)
 
 def test_no_convolution_of_the_compiled_step_has_a_dilated_input():
     _, state, step = parts(balance=True)
-    text = step.lower(state, tiny_codec.batch(), None).compile().as_text()
+    text = step.lower(state, tiny_codec.batch(), None, True).compile().as_text()
     assert "convolution" in text and "lhs_dilate" not in text
 
 
@@ -133,7 +135,7 @@ def test_adversarial_and_feature_losses_alone_train_a_codec():
         waveform=dict(weight=0.0, form="l1"),
     )
     state = tiny_codec.start(training, tiny_codec.config())
-    _, metrics = jax.jit(training.step)(state, tiny_codec.batch(), None)
+    _, metrics = jax.jit(training.step, static_argnums=3)(state, tiny_codec.batch(), None, True)
     assert metrics["loss"] == metrics["loss/mel"] > 0 and metrics["grad_norm"] > 0
     assert set(training.balancer.weights) == {"adversarial", "feature"}
 
@@ -143,9 +145,9 @@ def test_the_first_level_learns_from_a_teacher():
     training = tiny_codec.training(distillation, distil=dict(weight=50.0, form="frame", teacher="log_mel", layer=-1))
     codec_config = tiny_codec.config(codebook_size=32)
     state = tiny_codec.start(training, codec_config)
-    step, batch, teacher = jax.jit(training.step), tiny_codec.batch(n=6400), LogMel()
+    step, batch, teacher = jax.jit(training.step, static_argnums=3), tiny_codec.batch(n=6400), LogMel()
     losses = []
     for _ in range(12):
-        state, metrics = step(state, batch, teacher)
+        state, metrics = step(state, batch, teacher, True)
         losses.append(float(metrics["loss/distil"]))
     assert losses[-1] < 0.8 * losses[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxslm.audio.spectra import inverse_stft
-from jaxslm.codec.vocos import Vocos, VocosConfig, vocos_decoder
+from jaxslm.codec.vocos import Vocos, VocosConfig, vocos_decoder, vocos_encoder
 
 torch = pytest.importorskip("torch")
 DIM = 6
@@ -152,3 +152,22 @@ def test_wrong_settings_are_refused():
 
 def test_decoder_computes_in_the_dtype_of_its_input():
     assert jax.eval_shape(decoder(), jnp.zeros((1, 5, DIM), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_the_encoder_sees_the_spectrum_of_each_frame_and_no_padding():
+    config = VocosConfig(**SMALL)
+    encoder = jax.jit(lambda key: vocos_encoder(config, DIM, key))(jax.random.key(0))
+    n_fft, samples = config.hop * config.overlap, noise(2, 53, 1)
+    seen, _ = encoder.spectra(samples[..., 0], None)
+    mirrored = np.pad(samples[0, :, 0], (n_fft - config.hop) // 2, mode="reflect").astype(np.float64)
+    padded = np.pad(mirrored, (0, -53 % config.hop))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    spectra = [np.fft.rfft(padded[t * config.hop :][:n_fft] * window) for t in range(-(-53 // config.hop))]
+    expected = [s * np.maximum(np.abs(s), 1e-3) ** -0.7 for s in spectra]
+    np.testing.assert_allclose(seen[0], [np.concatenate([s.real, s.imag]) for s in expected], atol=2e-4)
+
+    run, lengths = jax.jit(encoder), jnp.array([53, 20])
+    whole = run(jnp.array(samples), lengths)
+    assert whole.shape == (2, encoder.length(53), DIM)
+    alone = run(jnp.array(samples[1:, :20]))
+    np.testing.assert_allclose(whole[1, : encoder.length(20)], alone[0], atol=2e-5)

@@ -29,7 +29,7 @@ def losses(**changes) -> dict:
             balance=True,
             spectral=dict(mel=dict(weight=2.0, form="log_mel", window=64, hop=16, n_mels=8)),
             waveform=dict(weight=0.5, form="l1"),
-            adversarial=dict(weight=4.0, form="hinge", average=True, start=0),
+            adversarial=dict(weight=4.0, form="hinge", average=True, start=0, delay=0),
             feature=dict(weight=3.0, form="relative"),
             commitment=0.7,
             codebook=0.0,

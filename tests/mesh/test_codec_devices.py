@@ -1,4 +1,4 @@
-"""Adversarial training on batches that lie on 8 devices is that of one: losses, the norms of the balancer, codebooks, and
+"""Adversarial training on batches that lie on 8 devices is that of one: losses, norms of the balancer, codebooks, and
 all that moves.
 """
 
