@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxslm.codec.shifts import weighted_shifts
 from jaxslm.masking import mask_time
 
 TAPS = 12
@@ -32,7 +33,7 @@ class AliasFree(nnx.Module):
         return lengths
 
     def __call__(self, x_BxTxC: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
-        length, taps = x_BxTxC.shape[1], kaiser_sinc(TAPS).tolist()
+        length, taps_Kx1 = x_BxTxC.shape[1], jnp.asarray(kaiser_sinc(TAPS)[:, None], x_BxTxC.dtype)
 
         def held(x_BxTxC, first_Bx1xC, last_Bx1xC, left, right):
             """`x` going on as `first` before it and as `last` from each row's end on."""
@@ -41,17 +42,14 @@ class AliasFree(nnx.Module):
             before, after = jnp.repeat(first_Bx1xC, left, axis=1), jnp.repeat(last_Bx1xC, right, axis=1)
             return jnp.concatenate([before, x_BxTxC, after], axis=1)
 
-        def filtered(x, weights):
-            return sum(weight * x[:, j : j + length] for j, weight in enumerate(weights))
-
         x = held(x_BxTxC, x_BxTxC[:, :1], _last(x_BxTxC, lengths_B), REACH, REACH)
         # The filter is its own mirror image; the factor is for the zeros between frames, which take half of its sum.
-        whole = self.function(2 * filtered(x, taps[::2]))
-        half = self.function(2 * filtered(x[:, 1:], taps[1::2]))
+        whole = self.function(2 * weighted_shifts(x[:, :-1], taps_Kx1[::2]))
+        half = self.function(2 * weighted_shifts(x[:, 1:], taps_Kx1[1::2]))
         first, last = whole[:, :1], _last(half, lengths_B)
         whole = held(whole, first, last, REACH - 1, REACH)
         half = held(half, first, last, REACH, REACH - 1)
-        return filtered(whole, taps[1::2]) + filtered(half, taps[::2])
+        return weighted_shifts(whole, taps_Kx1[1::2]) + weighted_shifts(half, taps_Kx1[::2])
 
     def start(self, batch: int, dtype=jnp.float32):
         """Raises ValueError: it looks ahead."""

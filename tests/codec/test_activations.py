@@ -1,9 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxslm.codec.activations import Snake, SnakeBeta
+from jaxslm.codec.activations import Snake, SnakeBeta, sin_squared
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -16,6 +17,16 @@ def values(*shape, seed=0):
 def run(theirs, x_BxTxC):
     with torch.no_grad():
         return theirs(torch.tensor(x_BxTxC).mT).mT.numpy()
+
+
+def test_square_of_the_sine_and_its_gradient_are_those_of_float64():
+    x = np.concatenate([np.linspace(-50, 50, 10_001), np.linspace(-5000, 5000, 10_001)]).astype(np.float32)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(jax.jit(sin_squared)(x), np.sin(wide) ** 2, atol=4e-7)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(sin_squared)))(x), np.sin(2 * wide), atol=1e-6)
+    small = np.geomspace(1e-8, 1e-1, 1000).astype(np.float32)
+    np.testing.assert_allclose(sin_squared(small), np.sin(small.astype(np.float64)) ** 2, rtol=5e-7)
+    assert np.isnan(sin_squared(np.float32(np.nan))) and sin_squared(jnp.ones(1, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_snake_is_that_of_transformers():

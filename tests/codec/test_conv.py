@@ -75,19 +75,25 @@ def test_strided_convolution_and_its_gradients_are_those_of_lax(kernel, stride):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
 
 
-def test_depthwise_convolution_is_that_of_lax():
-    conv = Conv(6, 6, 7, KEY, groups=6, dilation=2, causal=False)
-    x = noise(2, 30, 6)
-    y = jax.lax.conv_general_dilated(
-        x,
-        conv.weight[...],
-        (1,),
-        [(6, 6)],
-        rhs_dilation=(2,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        feature_group_count=6,
-    )
-    np.testing.assert_allclose(conv(x), y, atol=1e-5)
+def test_depthwise_convolution_and_its_gradients_are_those_of_lax():
+    conv = Conv(6, 6, 7, KEY, groups=6, dilation=2, causal=False, bias=False)
+    x, weight, wanted = noise(2, 30, 6), conv.weight[...], noise(2, 30, 6, seed=1)
+
+    def reference(x, weight):
+        y = jax.lax.conv_general_dilated(
+            x,
+            weight,
+            (1,),
+            [(6, 6)],
+            rhs_dilation=(2,),
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=6,
+        )
+        return jnp.sum(y * wanted)
+
+    got = jax.tree.leaves(jax.value_and_grad(lambda x, conv: jnp.sum(conv(x) * wanted), (0, 1))(x, conv))
+    expected = jax.tree.leaves(jax.value_and_grad(reference, (0, 1))(x, weight))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), got, expected)
 
 
 def test_no_convolution_dilates_its_input_in_forward_and_backward_pass():

@@ -112,10 +112,13 @@ def test_alias_free_activation_is_that_of_transformers():
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("transformers.models.xcodec2.modeling_xcodec2")
     theirs = peer.Xcodec2AntiAliasedActivation1d(peer.Xcodec2SnakeBeta(5))
-    x = np.array(noise(2, 9, 5))
-    with torch.no_grad():
-        expected = theirs(torch.tensor(x).mT).mT.numpy()
-    np.testing.assert_allclose(AliasFree(SnakeBeta(5))(jnp.asarray(x)), expected, atol=1e-5)
+    x, wanted = np.array(noise(2, 9, 5)), np.array(noise(2, 9, 5, seed=1))
+    x_torch = torch.tensor(x, requires_grad=True)
+    expected = theirs(x_torch.mT).mT
+    expected.backward(torch.tensor(wanted))
+    y, pullback = jax.vjp(AliasFree(SnakeBeta(5)), jnp.asarray(x))
+    np.testing.assert_allclose(y, expected.detach(), atol=1e-5)
+    np.testing.assert_allclose(pullback(wanted)[0], x_torch.grad, atol=1e-5)
 
 
 def test_bigcodec_has_its_published_size():
