@@ -117,6 +117,6 @@ def test_training_begins_with_a_codec_of_hugging_face(tmp_path):
     codes = theirs.encode(clip)
     np.testing.assert_array_equal(taken["codec"].encode(clip), codes)
     np.testing.assert_allclose(task.trained(taken).decode(codes), theirs.decode(codes), atol=1e-5)
-    with pytest.raises(ValueError, match="for encoder/layers/0/bias.*give `model` the settings of that codec"):
+    with pytest.raises(ValueError, match="for decoder/layers/0/bias.*give `model` the settings of that codec"):
         smaller = Codec(tiny_codec.config(), jax.random.key(0))
         import_codec(dict(model, codec=smaller), tmp_path / "hf")
