@@ -49,7 +49,9 @@ def test_clips_of_any_rate_channels_and_length_become_codes_and_wav_files_again(
     }  # fmt: skip
     assert report.count() == 0 and report.count("note") == 3  # channels and rate of one, full scale of another
     manifest = Records(tmp_path / "codes").manifest
-    assert manifest["codecs"] == [{**SAID, "kept_levels": SAID["levels"]}] and manifest["hours"]["train"] == pytest.approx(4804 / RATE / 3600, abs=1e-4)
+    assert manifest["codecs"] == [{**SAID, "kept_levels": SAID["levels"]}] and manifest["hours"][
+        "train"
+    ] == pytest.approx(4804 / RATE / 3600, abs=1e-4)
     decode_records(RUNNER, SAID["sha256"], Records(tmp_path / "codes"), tmp_path / "wavs", progress=False)
     alone = RUNNER.decode(RUNNER.encode([soundfile.read(audio / "tone.wav", dtype="float32")[0]]))[0]
     for id, utterance in made.items():
