@@ -2,9 +2,9 @@
 config/model/default.yaml, config/train/default.yaml).
 
 DAC's network with alias-free SnakeBeta and LSTMs; one factorised code of 8 features looked up by its angle. Mel 15,
-STFT 1, features 1, commitment 0.25; discriminators of periods and STFTs. AdamW (0.8, 0.9) from 1e-4 to 1e-5 over 500k
-steps of 1.2M (linear there; here over all steps). Its STFT discriminator hears magnitudes, ours (EnCodec's) the complex
-transform.
+features 1, commitment 0.25 (the STFT loss of its settings is never computed in its code); discriminators of periods and
+STFTs. AdamW (0.8, 0.9) from 1e-4 to 1e-5 over 500k steps of 1.2M (linear there; here over all steps). Its STFT
+discriminator hears magnitudes, ours (EnCodec's) the complex transform.
 """
 
 from configs import common
@@ -20,11 +20,10 @@ def get_config(arg: str = ""):
         kind="rvq", n_levels=1, codebook_size=8192, codebook_dim=8, projection="level", l2=True, learning="gradient"
     )
     config.model.update(dim=1024, encoder=dict(network), decoder=dict(network), quantizer=quantizer)
-    scales = tuple((w, w // 4, w) for w in (128, 256, 512, 1024, 2048))
     config.losses.update(
-        spectral=dict(mel=dict(weight=15.0, form="dac"), stft=dict(weight=1.0, form="stft", scales=scales)),
-        adversarial=dict(weight=1.0, form="least_squares", average=True, start=0, delay=0),
-        feature=dict(weight=1.0, form="mean"),
+        spectral=dict(mel=dict(weight=15.0, form="dac")),
+        adversarial=dict(weight=1.0, form="least_squares", average=False, start=0, delay=0),
+        feature=dict(weight=1.0, form="sum"),
         commitment=0.25,
         codebook=1.0,
     )

@@ -4,8 +4,8 @@
 SEANet, a transformer of 8 layers that looks back 250 frames, and learnt resampling from 25 Hz on each side. Only
 adversarial and feature losses; the mel distance is measured, not trained by. The semantic level learns from WavLM,
 frame by frame. Half of the items pass unquantized. No training code is public: weights of the losses are those of
-EnCodec's balancer, the weight of the distillation is ours. Steps, rates, batches and lengths of clips as in the paper
-(128 x 12 s, AdamW 8e-4).
+EnCodec's balancer, the weight of the distillation is ours. Steps, batches, lengths of clips and the codec's rate as in
+the paper (4M, 128 x 12 s, AdamW 8e-4); its weight decay of 0.05 acts on convolutions here too.
 """
 
 from configs import common
@@ -32,6 +32,7 @@ def get_config(arg: str = ""):
     config.data.update(sample_rate=24_000, seconds=12.0, batch_size=128)
     if arg == "tiny":
         common.tiny_codec(config)
+        config.losses.adversarial.update(start=0, delay=0)  # there is nothing else to train by
         common.shrink(config, n_filters=8, transformer=dict(n_layers=2, n_heads=2, d_ff=128, window=25))
         config.model.quantizer.update(codebook_size=256, codebook_dim=16)
         config.losses.distil.teacher = "log_mel"

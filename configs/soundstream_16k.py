@@ -1,10 +1,12 @@
-"""SoundStream at 16 kHz, 50 frames a second, 8 levels of 1024: 4 kbps, causal (Zeghidour et al. 2021, sections III-IV).
+"""SoundStream at 16 kHz, 50 frames a second, 8 levels of 1024: 4 kbps, causal (Zeghidour et al. 2021, sections III-
+IV).
 
 The default codec of this project. Strides 2, 4, 5, 8 as in the paper give 50 Hz at this rate, 75 at its 24 kHz. Hinge
-losses, relative distances of features, mel distances of windows 64 to 2048; waveform discriminators at three rates and
-one of the STFT. Where the paper's text leaves weights to be found (factors 1, 100 and 1 of losses whose scale it does
-not fix), gradients are balanced 4 : 4 : 2, which EnCodec found to work; spectra have the energy of the samples. The
-paper restarts codes that fewer than two frames of a batch take; Mimi's rule, here, does not depend on the batch's size.
+losses, relative distances of features, mel distances of windows 64 to 2048; waveform discriminators at three rates
+and one of the STFT. Where the paper's text leaves weights to be found (factors 1, 100 and 1 of losses whose scale it
+does not fix), gradients are balanced 4 : 4 : 2, which EnCodec found to work; spectra have the energy of the samples.
+The paper restarts codes that fewer than two frames of a batch take; Mimi's rule, here, does not depend on the batch's
+size. Padding is with zeros, which streams from the first frame, and convolutions have weight norm.
 """
 
 from configs import common

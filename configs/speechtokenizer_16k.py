@@ -3,7 +3,7 @@
 
 Waveform 500, mels of windows 1024, 512, 256 and 128 weighing 45, 1, 1 and 1, commitment 10, distillation 120 by
 dimension; discriminators of periods, scales and STFTs, least squares. Not here: their mean over all layers of HuBERT as
-teacher (one layer is heard), features of weight 1 as a mean over maps, and the decay by epochs.
+teacher (one layer is heard), and the decay by epochs.
 """
 
 from configs import common

@@ -2,8 +2,9 @@
 configs/wavtokenizer_smalldata_frame75_3s_nq1_code4096_dim512_kmeans200_attn.yaml, decoder/experiment.py).
 
 EnCodec's encoder without causality, one VQ initialised by 200 iterations of k-means, a decoder of attention, ConvNeXt
-and an inverse STFT. Log mel 45, commitment 1000, discriminators of periods, of magnitudes and DAC's (here its bands of
-the complex STFT serve for both). AdamW 2e-4 (0.9, 0.999), cosine, 40 clips of 3 s, 1M steps.
+and an inverse STFT. Log mel 45, commitment 1000, discriminators of periods, of magnitudes and DAC's (here its bands
+of the complex STFT serve for both). Each kind's losses are its mean there; a quarter of the sum over five periods and
+three transforms is as much. AdamW 2e-4 (0.9, 0.999), cosine, 40 clips of 3 s, 1M steps.
 """
 
 from configs import common
@@ -24,8 +25,8 @@ def get_config(arg: str = ""):
     mel = dict(weight=45.0, form="log_mel", window=1024, hop=256, n_mels=100, htk=True, equal_area=False, floor=1e-7)
     config.losses.update(
         spectral=dict(mel=mel),
-        adversarial=dict(weight=1.0, form="clipped_hinge", average=True, start=0, delay=0),
-        feature=dict(weight=1.0, form="mean"),
+        adversarial=dict(weight=0.25, form="clipped_hinge", average=False, start=0, delay=0),
+        feature=dict(weight=0.25, form="sum"),
         commitment=1000.0,
     )
     config.discriminators.kinds = dict(period=dict(), band=dict())

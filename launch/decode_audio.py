@@ -20,14 +20,15 @@ def main() -> None:
     try:
         from jaxslm.codec.identity import codec_sha256
         from jaxslm.codec.runner import CodecRunner
-        from jaxslm.data.code_files import decode_records
+        from jaxslm.data.code_files import decode_records, kept_levels
         from jaxslm.data.records import Records
         from jaxslm.tasks.codec_files import open_codec
 
         records = Records(flags.records, inventory="")
         codec, _ = open_codec(flags.codec)
-        levels = flags.levels or records.manifest["source"].get("levels")
-        report = decode_records(CodecRunner(codec, levels), codec_sha256(codec), records, flags.out)
+        sha256 = codec_sha256(codec)
+        levels = kept_levels(records, sha256) if flags.levels is None else flags.levels
+        report = decode_records(CodecRunner(codec, levels), sha256, records, flags.out)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(last_words(error))
     print(report.summary())

@@ -22,7 +22,7 @@ from jaxslm.codec.losses import discriminator_loss
 from jaxslm.codec.objective import Objective, weighted
 from jaxslm.training.state import TrainState
 
-DIVERGED = 100.0  # loss of the discriminators; at chance the hinge loss is 2, the least squares 0.5
+DIVERGED = 100.0  # mean loss of the discriminators; at chance the hinge loss is 2, the least squares 0.5
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CodecTraining:
         """(state, metrics) after the clips of a batch: "samples" [B, N], "length" [B, 1].
 
         contest: `has_started`, for which there are two programs: XLA:CPU runs what stands in a condition on one core.
-        A step of which any loss or gradient is not finite, or in which the discriminators diverge (a loss above
+        A step of which any loss or gradient is not finite, or in which the discriminators diverge (a mean loss above
         DIVERGED), changes nothing but the counters; metrics name it: "bad/codec", "bad/discriminators".
         """
         real, n_B = batch["samples"], batch["length"][:, 0]
@@ -83,7 +83,8 @@ class CodecTraining:
             losses |= judged
             gradients |= more
             metrics |= of_opponents
-            bad["discriminators"] = (of_opponents["loss/discriminators"] > DIVERGED) | ~_finite(of_opponents)
+            limit = DIVERGED * (1 if objective.losses["adversarial"]["average"] else len(model["discriminators"].subs))
+            bad["discriminators"] = (of_opponents["loss/discriminators"] > limit) | ~_finite(of_opponents)
         gradient, balance, shares = self._sum(gradients, state.opt_state["balancer"])
         (of_generator,) = pullback((gradient.astype(fake.dtype), jnp.ones(())))
         norm = optax.tree.norm(of_generator)
@@ -95,7 +96,7 @@ class CodecTraining:
             "codec": generator["codec"].with_codebooks(codebooks),
             "student": generator["student"],
             "discriminators": opponents[0],
-            "average": self._averaged(model["average"], generator["codec"]),
+            "average": self._averaged(model["average"], generator["codec"], state.step - state.skipped),
         }
         opt_state = {"codec": moments, "discriminators": opponents[1], "balancer": balance}
         new_state = _unless(functools.reduce(jnp.logical_or, bad.values()), state, new_model, opt_state)
@@ -176,11 +177,13 @@ class CodecTraining:
         balanced, state = self.balancer(gradients, state)
         return balanced.gradient, state, {f"share/{name}": value for name, value in balanced.shares.items()}
 
-    def _averaged(self, average, codec):
+    def _averaged(self, average, codec, updates):
+        """The mean with weights that fall by `average_decay` an update, after `updates` before this one; what the
+        parameters were at the start has no part in it (audiocraft/optim/ema.py)."""
         if average is None:
             return None
-        keep = self.average_decay
-        return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, average, codec)
+        new_share = (1 - self.average_decay) / (1 - self.average_decay ** (updates + 1.0))
+        return jax.tree.map(lambda old, new: old + new_share * (new - old), average, codec)
 
 
 def _unless(bad: jax.Array, state: TrainState, model, opt_state) -> TrainState:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64".split())
 GROUP_SECONDS = 1200.0  # of audio that is read before it is encoded, the shortest clips first
 REPORT = "report.jsonl"
+KEPT_LEVELS = "kept_levels"  # of a codec in the manifest: those its codes here have
 _READ_AHEAD = 32  # files
 
 
@@ -121,8 +122,9 @@ def encode_clips(
       OSError: a full disk.
     """
     report = Report()
-    source = dict(kind="encode_audio", codec=codec["sha256"], levels=runner.n_levels)
-    codecs = [*(known for known in clips.codecs if known["sha256"] != codec["sha256"]), codec]
+    source = dict(kind="encode_audio", codec=codec["sha256"])
+    others = [known for known in clips.codecs if known["sha256"] != codec["sha256"]]
+    codecs = [*others, {**codec, KEPT_LEVELS: runner.n_levels}]
     with HoursBar("encoding", show=progress, total=len(clips)) as bar:
         coded = _coded(runner, codec, clips, max_seconds, report, bar)
         try:
@@ -141,10 +143,12 @@ def _coded(
     def hear(clip: AudioClip) -> Heard:
         return hear_clip(clip, rate, max_seconds)
 
+    names: set[str] = set()
     with ThreadPoolExecutor() as readers:
         for group in in_groups(read_ahead(readers, hear, clips), lambda heard: _seconds(heard, rate)):
             for heard in group:
                 report.extend(heard.entries)
+            group = [heard for heard in group if _is_new(heard.utterance.id, names, report)]
             spoken = [heard.samples for heard in group if heard.samples is not None]
             codes = iter(runner.encode(spoken))
             for heard in group:
@@ -156,6 +160,14 @@ def _coded(
                 elif heard.usable:
                     yield heard.utterance
             bar.add(len(group), sum(_seconds(heard, rate) for heard in group))
+
+
+def _is_new(id: str, names: set[str], report: Report) -> bool:
+    if id in names:
+        report.left_out(id, "another clip has this name", "rename one, or encode them into folders of their own")
+        return False
+    names.add(id)
+    return True
 
 
 def hear_clip(clip: AudioClip, rate: int, max_seconds: float) -> Heard:
@@ -208,6 +220,12 @@ def decode_records(
     if not written:
         raise ValueError(f"no utterance of {records.folder} could be decoded: see {folder / REPORT}")
     return report
+
+
+def kept_levels(records: Records, sha256: str) -> int | None:
+    """Levels of the codes of this codec, as far as the manifest says. Raises ValueError as `check_codec`."""
+    check_codec(records, sha256)
+    return next(c.get(KEPT_LEVELS) for c in records.manifest["codecs"] if c["sha256"] == sha256)
 
 
 def check_codec(records: Records, sha256: str) -> None:

@@ -23,6 +23,7 @@ from jaxslm.data.crops import AudioCrops
 from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
+from jaxslm.hf.codec import save_codec
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.codec_files import import_codec
 from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
@@ -73,7 +74,9 @@ def make(config: Mapping, workdir: Path) -> Task:
         import_model=import_codec,
         work_per_step=data["batch_size"] * data["seconds"],
         work="audio_s",
-        flops_per_step=_flops(step, abstract_state, data["batch_size"], crops.n_samples, teacher),
+        flops_per_step=_flops(
+            step, abstract_state, data["batch_size"], crops.n_samples, teacher, bool(training.objective.adversarial)
+        ),
         loss_label="",
     )
 
@@ -109,13 +112,26 @@ def load_run(workdir: str | Path, step: int | None = None) -> Codec:
 
     Raises ValueError where the folder is no workdir of a codec, CheckpointError without a checkpoint.
     """
-    workdir = Path(workdir)
+    return restore_codec(Path(workdir), step)[0]
+
+
+def export_codec(workdir: Path, folder: Path, step: int | None = None) -> int:
+    """Writes the codec of a run as a Hugging Face folder; the step it is of. Raises ValueError as `load_run`, where no
+    architecture there has all that the codec does, and where the folder exists.
+    """
+    codec, step = restore_codec(workdir, step)
+    save_codec(codec, folder)
+    return step
+
+
+def restore_codec(workdir: Path, step: int | None) -> tuple[Codec, int]:
+    """(what `load_run` gives, the step it is of)."""
     if not (workdir / CODEC_FILE).is_file():
         raise ValueError(f"{workdir} has no {CODEC_FILE}: name the workdir of a run with task='codec'")
     config = CodecConfig(**json.loads((workdir / CODEC_FILE).read_text()))
     abstract = jax.eval_shape(functools.partial(Codec, config), jax.random.key(0))
-    codec, _ = restore_parts(workdir / "checkpoints", abstract, ("average", "codec"), step)
-    return codec.folded()
+    codec, step = restore_parts(workdir / "checkpoints", abstract, ("average", "codec"), step)
+    return codec.folded(), step
 
 
 def build_model(
@@ -172,13 +188,13 @@ def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner
     return evaluate
 
 
-def _flops(step, abstract_state, batch_size: int, n_samples: int, teacher) -> float:
+def _flops(step, abstract_state, batch_size: int, n_samples: int, teacher, contest: bool) -> float:
     """Of a step, as XLA counts them before it compiles; NaN where it does not."""
     batch = {
         "samples": jax.ShapeDtypeStruct((batch_size, n_samples), jnp.float32),
         "length": jax.ShapeDtypeStruct((batch_size, 1), jnp.int32),
     }
-    cost = step.lower(abstract_state, batch, teacher, True).cost_analysis() or {}
+    cost = step.lower(abstract_state, batch, teacher, contest).cost_analysis() or {}
     return float(cost.get("flops", np.nan))
 
 

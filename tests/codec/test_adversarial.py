@@ -74,8 +74,10 @@ def test_a_step_with_fixed_weights_is_one_gradient_of_each_side():
     same(after.model["codec"].with_codebooks(None), codec, atol=1e-5)
     same(after.model["discriminators"], discriminators, atol=1e-5)
     before = state.model["codec"].with_codebooks(None)
-    mean = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, before, codec)
-    same(after.model["average"], mean, atol=1e-5)
+    same(after.model["average"], codec, atol=1e-5)
+    second, _ = step(after, batch, None, True)
+    mean = jax.tree.map(lambda old, new: (0.9 * old + new) / 1.9, codec, second.model["codec"].with_codebooks(None))
+    same(second.model["average"], mean, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], 2 * metrics["loss/mel"] + 0.5 * metrics["loss/waveform"], rtol=1e-5)
     moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, codec)), strict=True)]
     assert all(moved)
@@ -121,6 +123,21 @@ def test_a_step_that_goes_wrong_changes_nothing_and_says_whose_fault_it_is(what)
     same((after.model, after.opt_state), (state.model, state.opt_state), rtol=0)
     assert (after.step, after.skipped, after.skipped_in_a_row) == (1, 1, 1)
     assert metrics["bad/discriminators"] == 1 and metrics["bad/codec"] == (what == "samples")
+
+
+@pytest.mark.parametrize("what", ["silence", "constant", "square wave", "five samples", "nothing"])
+def test_sound_that_is_none_does_no_harm(what):
+    _, state, step = parts(balance=True)
+    batch = tiny_codec.batch()
+    one, (rows, n) = jnp.ones_like(batch["samples"]), batch["samples"].shape
+    fill = {"silence": 0 * one, "constant": 0.7 * one, "square wave": jnp.sign(jnp.sin(jnp.arange(n) / 9.0)) * one}
+    batch["samples"] = fill.get(what, batch["samples"])
+    batch["length"] = jnp.full((rows, 1), {"five samples": 5, "nothing": 0}.get(what, n), jnp.int32)
+    batch["samples"] = jnp.where(jnp.arange(n) < batch["length"], batch["samples"], 0)
+    for _ in range(3):
+        state, metrics = step(state, batch, None, True)
+        assert metrics["bad/codec"] == metrics["bad/discriminators"] == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.model, state.opt_state)))
 
 
 def test_no_convolution_of_the_compiled_step_has_a_dilated_input():

@@ -26,6 +26,7 @@ def config(folder, **changes):
         made.discriminators.kinds = dict(stft=dict(windows=(64,), channels=2))
         made.data.sources = tones.config(folder / "tones")["sources"]
         made.data.update(cache=str(folder / "cache"), seconds=0.1, batch_size=2)
+        made.losses.adversarial.update(start=1, delay=1)
         made.checkpoint.every, made.eval.every = 2, 2
         made.steps = 4
         made.update(changes)
@@ -46,6 +47,7 @@ def test_a_run_of_a_codec_stopped_half_way_ends_as_one_that_was_not(tmp_path):
         assert {k: v for k, v in row.items() if k not in varying} == {
             k: v for k, v in other.items() if k not in varying
         }
+    assert [("loss/discriminators" in row) for row in rows if "loss" in row] == [False, True, True, True]
     held = rows[-1]
     assert held["heldout/loss"] == pytest.approx(
         2 * held["heldout/loss/mel"] + 0.1 * held["heldout/loss/waveform"], 1e-5
@@ -92,7 +94,7 @@ def test_what_cannot_be_trained_is_refused_by_name(tmp_path):
     refused(
         "losses.spectral.mel.form is 'soundstreem'.*Did you mean soundstream", losses__spectral__mel__form="soundstreem"
     )
-    refused("holds audio at 16000 Hz|no audio|sample_rate", data__sample_rate=1)
+    refused("data.sample_rate=1: choose 4000 to 192000 Hz", data__sample_rate=1)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
