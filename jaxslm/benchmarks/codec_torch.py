@@ -16,7 +16,6 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-MEL_WINDOWS = (64, 128, 256, 512, 1024)
 SHARES = {"mel": 2.0, "waveform": 0.1, "adversarial": 4.0, "feature": 4.0}
 
 
