@@ -18,7 +18,7 @@ SIZES = dict(
     codebook_size=16,
     codebook_dim=4,
 )
-HOP, N_ODD = 30, 2
+HOP = 30
 
 
 @pytest.fixture(scope="module")
