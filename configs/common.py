@@ -6,31 +6,46 @@ Every value can be overridden on the command line: `--config.optimizer.peak_lr=1
 from ml_collections import ConfigDict
 
 
+def _run(task: str, every: int = 1000, **more) -> dict:
+    """What every run has; checkpoints and evaluations are made `every` so many steps."""
+    run = dict(
+        task=task,
+        seed=0,
+        steps=1000,
+        log_every=10,
+        checkpoint=dict(every=every, keep=3),
+        eval=dict(every=every, batches=8),  # batches of the held-out split, of each objective if there are several
+        mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),  # a -1 takes the devices that remain
+    )
+    return run | more
+
+
+def _adam(**changes) -> dict:
+    adam = dict(
+        peak_lr=3e-4,
+        final_lr=0.0,
+        schedule="constant",  # constant | linear | cosine | exponential | inverse_sqrt
+        warmup_steps=0,
+        b1=0.9,
+        b2=0.95,
+        eps=1e-8,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        moment_dtype="float32",
+    )
+    return adam | changes
+
+
 def speech_text_lm() -> ConfigDict:
     """A decoder LM over text and speech units, with every key that the task reads."""
     return ConfigDict(
-        dict(
-            task="speech_text_lm",
-            seed=0,
-            steps=1000,
-            log_every=10,
+        _run(
+            "speech_text_lm",
             init_from="",  # a workdir, an export of one, or a Hugging Face folder of the Llama family
             new_rows="mean_noise",  # embeddings that a Hugging Face model lacks: mean | mean_noise | random
-            checkpoint=dict(every=1000, keep=3),
-            eval=dict(every=1000, batches=8),  # batches of each objective, from the held-out split
             export=dict(every=0, dtype="bfloat16"),  # Hugging Face exports; every: a multiple of checkpoint.every
             samples=dict(utterances=3, temperature=0.8, top_k=0, top_p=0.95, text_tokens=50, speech_tokens=300),
-            optimizer=dict(
-                peak_lr=3e-4,
-                final_lr=0.0,
-                schedule="constant",  # constant | linear | cosine | inverse_sqrt
-                warmup_steps=0,
-                b1=0.9,
-                b2=0.95,
-                eps=1e-8,
-                weight_decay=0.1,
-                clip_norm=1.0,
-                moment_dtype="float32",
+            optimizer=_adam(
                 accumulate_steps=1,
                 z_loss=0.0,
                 max_skipped=20,  # non-finite steps in a row before the run stops
@@ -57,7 +72,6 @@ def speech_text_lm() -> ConfigDict:
                 scan_unroll=1,
             ),
             loss_chunks=8,  # pieces the logits are made in
-            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),  # a -1 takes the devices that remain
             data=dict(
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
@@ -125,18 +139,16 @@ def tiny(config: ConfigDict) -> None:
 
 def codec() -> ConfigDict:
     """A neural codec, with every key that the task reads; a recipe fills in model, losses and discriminators."""
+    gan = dict(final_lr=3e-4, b1=0.5, b2=0.9, weight_decay=0.0, clip_norm=0.0)
     return ConfigDict(
-        dict(
-            task="codec",
-            seed=0,
+        _run(
+            "codec",
+            every=5000,
             steps=400_000,
-            log_every=10,
-            init_from="",  # a workdir of the same codec
-            checkpoint=dict(every=5000, keep=3),
-            eval=dict(every=5000, batches=8),
-            export=dict(every=0),
+            init_from="",  # a workdir of the same codec, or a Hugging Face folder of EnCodec, DAC or Mimi
+            export=dict(every=0),  # Hugging Face folders, of codecs that transformers has
             samples=dict(utterances=4),
-            optimizer=dict(codec=_gan_adam(), discriminators=_gan_adam(), max_skipped=20),
+            optimizer=dict(codec=_adam(**gan), discriminators=_adam(**gan), max_skipped=20),
             average_decay=0.0,  # of the mean of the codec's parameters that is evaluated and used; 0: none
             dtype="float32",  # of the computation; parameters and quantizers are float32
             model=dict(dim=512, encoder=dict(kind="seanet"), decoder=dict(kind="seanet"), quantizer=dict()),
@@ -151,7 +163,6 @@ def codec() -> ConfigDict:
                 codebook=0.0,
                 distil=dict(weight=0.0, form="dimension", teacher="", layer=-1),  # a folder, or "log_mel"
             ),
-            mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),
             data=dict(
                 sources=dict(),
                 cache="~/.cache/jaxslm",
@@ -166,19 +177,13 @@ def codec() -> ConfigDict:
     )
 
 
-def _gan_adam() -> dict:
-    return dict(
-        peak_lr=3e-4,
-        final_lr=3e-4,
-        schedule="constant",
-        warmup_steps=0,
-        b1=0.5,
-        b2=0.9,
-        eps=1e-8,
-        weight_decay=0.0,
-        clip_norm=0.0,
-        moment_dtype="float32",
-    )
+def encodec_network(**changes) -> dict:
+    """EnCodec's encoder or decoder, as released."""
+    network = dict(
+        kind="seanet", n_filters=32, ratios=(2, 4, 5, 8), n_residual=1, residual_kernel=3, dilation_base=2, compress=2,
+        true_skip=False, pad="reflect", lstm=2,
+    )  # fmt: skip
+    return network | changes
 
 
 def balanced_losses(config: ConfigDict) -> None:

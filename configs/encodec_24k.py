@@ -12,14 +12,10 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    network = dict(
-        kind="seanet", n_filters=32, ratios=(2, 4, 5, 8), n_residual=1, residual_kernel=3, dilation_base=2, compress=2,
-        true_skip=False, pad="reflect", lstm=2,
-    )  # fmt: skip
     config.model.update(
         dim=128,
-        encoder=dict(network),
-        decoder=dict(network),
+        encoder=common.encodec_network(),
+        decoder=common.encodec_network(),
         quantizer=dict(kind="rvq", n_levels=32, codebook_size=1024, dropout=1.0),
     )
     common.balanced_losses(config)

@@ -11,10 +11,7 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    network = dict(
-        kind="seanet", n_filters=64, ratios=(2, 4, 5, 8), n_residual=1, residual_kernel=3, dilation_base=2, compress=2,
-        true_skip=False, causal=False, pad="reflect", lstm=2,
-    )  # fmt: skip
+    network = common.encodec_network(n_filters=64, causal=False)
     config.model.update(
         dim=1024,
         encoder=dict(network, bidirectional=True),

@@ -12,13 +12,9 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    encoder = dict(
-        kind="seanet", n_filters=32, ratios=(2, 4, 5, 8), n_residual=1, residual_kernel=3, dilation_base=2, compress=2,
-        true_skip=False, causal=False, pad="reflect", lstm=2,
-    )  # fmt: skip
     config.model.update(
         dim=512,
-        encoder=encoder,
+        encoder=common.encodec_network(causal=False),
         decoder=dict(kind="vocos", hop=320, width=768, hidden=2304, n_layers=12),
         quantizer=dict(kind="rvq", n_levels=1, codebook_size=4096, kmeans_iterations=200),
     )

@@ -3,7 +3,8 @@
 `transformers` loads the folder with nothing of jaxslm installed. `--verify` loads it so and compares: logits on hard
 inputs, 64 greedy tokens, and every added token through the tokenizer (needs torch and transformers: extra `hf`). With a
 run's own exports (`--config.export.every=N`) `--verify --out=FOLDER` checks a folder that is there.
-A run of a codec becomes EnCodec, Mimi or DAC, in float32, where that architecture has all that it does.
+A run of a codec becomes EnCodec, Mimi or DAC, in float32, where that architecture has all that it does; `--verify`
+reads its folder back, whose codec must have the hash of the run's.
 """
 
 import argparse
@@ -34,10 +35,12 @@ def main() -> None:
     try:
         config = read_config(flags.workdir)
         if config.task == "codec":
-            from jaxslm.tasks.codec import export_codec
+            from jaxslm.tasks.codec import export_codec, verify_codec
 
             step = export_codec(flags.workdir, flags.out, flags.step)
             print(f"step {step} of {flags.workdir} is in {flags.out}")
+            if flags.verify:
+                print(f"read back, it is the same codec: {verify_codec(flags.workdir, flags.out, step)[:12]}")
             return
         if flags.verify and flags.out.exists():
             step = exported_step(flags.out)

@@ -43,19 +43,19 @@ class CodecTraining:
         weights = self.objective.distances | self.objective.adversarial
         return Balancer(weights) if self.objective.losses["balance"] else None
 
-    def start(self, model: Mapping[str, Any]) -> dict[str, Any]:
-        """State of the optimizers, as `make_init` asks for it."""
+    def init(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """State of the optimizers and of the balancer, which `make_init` asks for as of an optimizer."""
         moving = {"codec": generator_of(model), "discriminators": model["discriminators"]}
         states = {name: None if part is None else self.optimizers[name].init(part) for name, part in moving.items()}
         return states | {"balancer": self.balancer and self.balancer.start()}
 
-    init = start  # the name that `make_init` knows
-
     def has_started(self, state: TrainState) -> bool:
         """Whether discriminators take part in the next step. It waits for the state, but where they always do."""
         start = self.objective.losses["adversarial"]["start"]
-        updates = lambda: int(state.step.addressable_data(0)) - int(state.skipped.addressable_data(0))  # noqa: E731
-        return bool(self.objective.adversarial) and (not start or updates() >= start)
+        if not self.objective.adversarial or not start:
+            return bool(self.objective.adversarial)
+        steps, skipped = (int(count.addressable_data(0)) for count in (state.step, state.skipped))
+        return steps - skipped >= start
 
     def step(
         self, state: TrainState, batch: Mapping[str, jax.Array], teacher: Any, contest: bool

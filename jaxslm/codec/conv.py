@@ -17,10 +17,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxslm.codec.shifts import weighted_shifts
 from jaxslm.masking import mask_time
+from jaxslm.nn.weight_norm import fold
 
 PADS = ("zero", "reflect", "edge")
 NORMS = ("none", "weight")
@@ -95,9 +97,11 @@ class _Kernel(nnx.Module):
         return self.size[...] * self.direction[...] / _length(self.direction[...])
 
     def fold(self):
-        """The same function with the parameter `weight` alone."""
+        """The same function with the parameter `weight` alone; not while tracing."""
         folded = jax.tree.map(lambda value: value, self)
-        folded.weight = nnx.Param(self.kernel(), logical_axes=(None, None, None))
+        if self.weight is None:
+            size, direction = (np.asarray(part[...]) for part in (self.size, self.direction))
+            folded.weight = nnx.Param(jnp.asarray(fold(size, direction, (0, 1))), logical_axes=(None, None, None))
         folded.size = folded.direction = nnx.data(None)
         return folded
 

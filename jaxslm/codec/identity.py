@@ -14,13 +14,12 @@ import numpy as np
 
 from jaxslm.codec.codebooks import EPSILON, Codebooks
 from jaxslm.codec.model import Codec
-from jaxslm.codec.quantizer_config import QuantizerConfig
 from jaxslm.naming import parameter_name
 
-# How a quantizer learns bears on no code, once it has learnt.
+# How a quantizer learns, and convolutions, bears on no code once they have learnt.
 _OF_TRAINING = (
     "decay", "kmeans_iterations", "restart", "restart_threshold", "restart_every", "dropout", "no_quantization_rate",
-    "rotation",
+    "rotation", "norm",
 )  # fmt: skip
 
 
@@ -77,17 +76,18 @@ def _fields(codec: Codec) -> dict[str, Any]:
         fields[part] = {"kind": kinds[part].get("kind")} if part != "quantizer" else {}
         for field in dataclasses.fields(values):
             value = getattr(values, field.name)
-            trains = isinstance(values, QuantizerConfig) and field.name in _OF_TRAINING
-            if value != field.default and not trains:
+            if value != field.default and field.name not in _OF_TRAINING:
                 fields[part][field.name] = value
     return fields
 
 
+def exact_codes(book: Codebooks) -> np.ndarray:
+    """The codes [Q, K, C] of codebooks that are running means, by a division that every machine rounds alike."""
+    usage_QxK, sums_QxKxC = np.asarray(book.usage_QxK), np.asarray(book.sums_QxKxC)
+    return sums_QxKxC / np.maximum(usage_QxK, np.float32(EPSILON))[..., None]
+
+
 def _codes_alone(node: Any) -> Any:
-    """Codebooks as the codes they hold, by a division that every device rounds alike."""
     if not isinstance(node, Codebooks):
         return node
-    if node.sums_QxKxC is None:
-        return None
-    usage_QxK, sums_QxKxC = np.asarray(node.usage_QxK), np.asarray(node.sums_QxKxC)
-    return sums_QxKxC / np.maximum(usage_QxK, EPSILON)[..., None]
+    return None if node.sums_QxKxC is None else exact_codes(node)

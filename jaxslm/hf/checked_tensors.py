@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxslm.hf.tensors import TensorFolder
+from jaxslm.nn.weight_norm import fold
 
 # A kernel as it is, or as its size and direction in either of the two spellings of weight norm.
 KERNELS = (
@@ -19,8 +20,8 @@ def _weight_norm(size: np.ndarray, direction: np.ndarray) -> np.ndarray:
     axes = tuple(axis for axis, n in enumerate(size.shape) if n == 1)
     if size.ndim != direction.ndim:
         raise ValueError("sizes for other axes")
-    size = np.broadcast_to(size, direction.shape)
-    return size * direction / np.sqrt(np.square(direction).sum(axis=axes, keepdims=True))
+    np.broadcast_to(size, direction.shape)
+    return fold(size, direction, axes)
 
 
 class CheckedTensors:

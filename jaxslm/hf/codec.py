@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxslm.codec.codebooks import Codebooks
+from jaxslm.codec.identity import exact_codes
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.hf import dac_architecture, encodec_architecture, mimi_architecture
 from jaxslm.hf.checked_tensors import KERNELS, CheckedTensors
 from jaxslm.hf.config_file import read_json
 from jaxslm.hf.export import finished_folder
-from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder, TensorWriter
+from jaxslm.hf.tensors import TensorFolder, TensorWriter, saved_anew
 from jaxslm.naming import parameter_name
+from jaxslm.nn.weight_norm import kernel_length
 
 ARCHITECTURES: Mapping[str, ModuleType] = {
     "encodec": encodec_architecture,
@@ -89,16 +91,8 @@ class _Tensors:
     """Parameters of ours from the tensors of a folder."""
 
     def __init__(self, folder: Path, architecture: ModuleType, config: CodecConfig):
-        weights = [folder / INDEX, *(folder / name for name in SINGLE)]
-        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        if pickled and not any(path.exists() for path in weights):
-            raise ValueError(
-                f"{folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
-                'refused. Convert them where you trust them: python -c "from transformers import AutoModel; '
-                f"AutoModel.from_pretrained('{folder}').save_pretrained('NEW_FOLDER')\""
-            )
         self.folder, self.architecture, self.config = folder, architecture, config
-        self.tensors = TensorFolder(folder)
+        self.tensors = TensorFolder(folder, cure=lambda pickled: saved_anew(folder, "AutoModel"))
         self.checked = CheckedTensors(folder, lambda name: (self.tensors, name))
 
     def _theirs(self, ours: str) -> tuple[str, ...]:
@@ -149,6 +143,18 @@ class _Tensors:
         return value
 
 
+def check_exportable(config: CodecConfig) -> None:
+    """Raises ValueError naming the field by which a codec is none of ARCHITECTURES."""
+    _architecture_of(config)
+
+
+def _architecture_of(config: CodecConfig) -> tuple[ModuleType, dict[str, Any]]:
+    """(architecture, its config.json)."""
+    seanet = "encodec" if config.encoder.get("transformer") is None else "mimi"
+    architecture = ARCHITECTURES["dac" if config.encoder["kind"] == "dac" else seanet]
+    return architecture, architecture.config_json(config)
+
+
 def save_codec(codec: Codec, folder: str | Path) -> None:
     """Writes a new folder that transformers loads as `DacModel`, as `MimiModel` if the codec has a transformer, else as
     `EncodecModel`.
@@ -157,9 +163,7 @@ def save_codec(codec: Codec, folder: str | Path) -> None:
     is there already.
     """
     config = codec.config
-    seanet = "encodec" if config.encoder.get("transformer") is None else "mimi"
-    architecture = ARCHITECTURES["dac" if config.encoder["kind"] == "dac" else seanet]
-    theirs = architecture.config_json(config)
+    architecture, theirs = _architecture_of(config)
     tensors: dict[str, np.ndarray] = {}
     leaves = jax.tree_util.tree_leaves_with_path(codec.folded())
     for ours, value in ((parameter_name(path), np.asarray(leaf)) for path, leaf in leaves):
@@ -188,7 +192,7 @@ def _written(ours: str, value: np.ndarray, architecture: ModuleType, config: Cod
     value = _turned_back(ours, value)
     first, *others = (names,) if isinstance(names, str) else names
     if architecture.WEIGHT_NORM and _is_kernel(ours, value.ndim):
-        size = np.sqrt(np.square(value).sum(axis=(1, 2), keepdims=True))
+        size = kernel_length(value, (1, 2))
         # The direction of nothing is any but 0.
         return {f"{first}_g": size, f"{first}_v": np.where(size > 0, value, 1)}
     return {first: value} | {name: np.zeros_like(value) for name in others}
@@ -209,7 +213,7 @@ def _codebooks(ours: str, quantizer, architecture: ModuleType, config: CodecConf
         raise ValueError(
             f"{ours}: level {int(np.argmin(learnt))} has seen no batch and has no codes yet; train the codec first"
         )
-    codes = book.codes_QxKxC if quantizer.codes is None else quantizer.codes[...]
+    codes = exact_codes(book) if quantizer.codes is None else quantizer.codes[...]
     sums = codes * book.usage_QxK[..., None] if book.sums_QxKxC is None else book.sums_QxKxC
     values = dict(codes=codes, sums=sums, usage=book.usage_QxK, started=jnp.ones((len(codes), 1)))
     prefix = architecture.codebook_prefix(ours, config)

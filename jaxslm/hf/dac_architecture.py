@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxslm.codec.model import CodecConfig
 from jaxslm.hf.config_file import check_small, read_number, read_value
-from jaxslm.hf.encodec_architecture import MAX_LAYERS, check_fields, codebook_size
+from jaxslm.hf.encodec_architecture import MAX_LAYERS, check_fields, codebook_size, feature_extractor
 
 MODEL = "DacModel"
 WEIGHT_NORM = False
@@ -120,11 +120,4 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
 
 def preprocessor_json(config: CodecConfig) -> dict[str, Any]:
     """preprocessor_config.json."""
-    return dict(
-        feature_extractor_type="DacFeatureExtractor",
-        sampling_rate=config.sample_rate,
-        feature_size=1,
-        padding_side="right",
-        padding_value=0.0,
-        hop_length=config.hop,
-    )
+    return feature_extractor(config, "DacFeatureExtractor") | dict(hop_length=config.hop)

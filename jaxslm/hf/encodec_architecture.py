@@ -199,13 +199,16 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
 
 def preprocessor_json(config: CodecConfig) -> dict[str, Any]:
     """preprocessor_config.json."""
+    more = dict(return_attention_mask=True, chunk_length_s=None, overlap=None)
+    return feature_extractor(config, "EncodecFeatureExtractor") | more
+
+
+def feature_extractor(config: CodecConfig, kind: str) -> dict[str, Any]:
+    """What every preprocessor_config.json of a mono codec says."""
     return dict(
-        feature_extractor_type="EncodecFeatureExtractor",
+        feature_extractor_type=kind,
         sampling_rate=config.sample_rate,
         feature_size=1,
         padding_side="right",
         padding_value=0.0,
-        return_attention_mask=True,
-        chunk_length_s=None,
-        overlap=None,
     )

@@ -17,7 +17,7 @@ from jaxslm.hf.speech_architectures import (
     read_speech_config,
     speech_architecture,
 )
-from jaxslm.hf.tensors import INDEX, PICKLES, SINGLE, TensorFolder
+from jaxslm.hf.tensors import TensorFolder
 from jaxslm.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from jaxslm.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
 from jaxslm.naming import parameter_name
@@ -100,15 +100,14 @@ class _Tensors:
     """Parameters of ours from the tensors of a folder, and from those of a language where it has them."""
 
     def __init__(self, folder: Path, architecture: SpeechArchitecture, language: str):
-        weights = [folder / INDEX, *(folder / name for name in SINGLE)]
-        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        if pickled and not any(path.exists() for path in weights):
-            raise ValueError(
-                f"{folder} has pickled weights only ({pickled[0]}): convert them once, without running what they may "
-                f"hold, by `python -m jaxslm.hf.convert_speech {folder / pickled[0]} NEW_FOLDER`"
-            )
         self.folder, self.architecture = folder, architecture
-        self.tensors = TensorFolder(folder)
+        self.tensors = TensorFolder(
+            folder,
+            cure=lambda pickled: (
+                "They can be converted without running what they may hold: convert them once by `python -m "
+                f"jaxslm.hf.convert_speech {pickled} NEW_FOLDER`"
+            ),
+        )
         self.of_language = None
         if language:
             file = f"adapter.{language}.safetensors"

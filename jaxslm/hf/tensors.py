@@ -45,14 +45,32 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tup
             yield item, future.result()
 
 
+def saved_anew(folder: Path, model: str) -> str:
+    """How transformers writes a folder of pickled weights as safetensors."""
+    return (
+        f'Convert them where you trust them: python -c "from transformers import {model} as M; '
+        f"M.from_pretrained('{folder}').save_pretrained('NEW_FOLDER')\""
+    )
+
+
+def _convert_decoder(pickled: Path) -> str:
+    if (pickled.parent / "config.json").exists():
+        return f"{saved_anew(pickled.parent, 'AutoModelForCausalLM')}, and copy its tokenizer there"
+    return (
+        "Convert them where you trust them: transformers/models/llama/convert_llama_weights_to_hf.py of the "
+        "transformers package"
+    )
+
+
 class TensorFolder:
     """The tensors of a folder, by name. Opening reads headers only; raises ValueError naming the file and the cure.
 
     files: names of its files to read, where they are not those of a whole model.
+    cure: what to do about the path of a pickled file where there is nothing else; by default how to convert a decoder.
     """
 
-    def __init__(self, folder: Path, files: Sequence[str] | None = None):
-        self.folder = folder
+    def __init__(self, folder: Path, files: Sequence[str] | None = None, *, cure: Callable[[Path], str] | None = None):
+        self.folder, self._cure = folder, cure or _convert_decoder
         self._files = {}
         self._starts: dict[str, int] = {}  # of each tensor in its file; safe_open would copy what it is asked for
         self._where: dict[str, str] = {}
@@ -87,16 +105,9 @@ class TensorFolder:
             if (self.folder / name).is_file():
                 return [name]
         if pickled := sorted(path.name for pattern in PICKLES for path in self.folder.glob(pattern)):
-            if (self.folder / "config.json").exists():
-                cure = (
-                    'python -c "from transformers import AutoModelForCausalLM as M; '
-                    f"M.from_pretrained('{self.folder}').save_pretrained('NEW_FOLDER')\", and copy its tokenizer there"
-                )
-            else:
-                cure = "transformers/models/llama/convert_llama_weights_to_hf.py of the transformers package"
             raise ValueError(
                 f"{self.folder} has pickled weights only ({pickled[0]}), which can run any code when they are read: "
-                f"refused. Convert them where you trust them: {cure}"
+                f"refused. {self._cure(self.folder / pickled[0])}"
             )
         raise ValueError(f"{self.folder} has no {SINGLE[0]} and no {INDEX}: copy the weights there")
 

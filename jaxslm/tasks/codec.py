@@ -4,7 +4,6 @@
 """
 
 import functools
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +16,15 @@ import numpy as np
 from jaxslm.codec.adversarial import CodecTraining
 from jaxslm.codec.discriminators import Discriminators
 from jaxslm.codec.distillation import Distillation, open_teacher
+from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.codec.objective import Objective, weighted
 from jaxslm.data.crops import AudioCrops
 from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
-from jaxslm.hf.codec import save_codec
+from jaxslm.hf.codec import check_exportable, load_codec, save_codec
+from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.codec_files import import_codec
 from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
@@ -51,6 +52,8 @@ def make(config: Mapping, workdir: Path) -> Task:
         distillation, teacher = open_teacher(config["losses"]["distil"], abstract)
         teacher = jax.device_put(teacher, partitioner.sharding((), ()))
     training = make_training(config, codec_config.sample_rate, distillation)
+    if config["export"]["every"]:
+        check_exportable(codec_config)
     records, crops, heldout = open_audio(data, codec_config.sample_rate, config["seed"])
 
     build = functools.partial(build_model, codec_config, training, _plain(config["discriminators"]))
@@ -72,6 +75,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         media=lambda state: draw_media(trained(state.model), recordings),
         artifacts={CODEC_FILE: codec_config.to_json()},
         import_model=import_codec,
+        export=lambda step, folder: export_codec(workdir, folder, step),
         work_per_step=data["batch_size"] * data["seconds"],
         work="audio_s",
         flops_per_step=_flops(
@@ -124,11 +128,19 @@ def export_codec(workdir: Path, folder: Path, step: int | None = None) -> int:
     return step
 
 
+def verify_codec(workdir: Path, folder: Path, step: int) -> str:
+    """SHA-256 of the codec of a run, which is that of the one read from `folder`; ValueError if it is not."""
+    run, written = codec_sha256(load_run(workdir, step)), codec_sha256(load_codec(folder))
+    if run != written:
+        raise ValueError(f"{folder} holds another codec ({written[:12]}) than {workdir} ({run[:12]}): export it again")
+    return run
+
+
 def restore_codec(workdir: Path, step: int | None) -> tuple[Codec, int]:
     """(what `load_run` gives, the step it is of)."""
     if not (workdir / CODEC_FILE).is_file():
         raise ValueError(f"{workdir} has no {CODEC_FILE}: name the workdir of a run with task='codec'")
-    config = CodecConfig(**json.loads((workdir / CODEC_FILE).read_text()))
+    config = CodecConfig(**read_json(workdir / CODEC_FILE))
     abstract = jax.eval_shape(functools.partial(Codec, config), jax.random.key(0))
     codec, step = restore_parts(workdir / "checkpoints", abstract, ("average", "codec"), step)
     return codec.folded(), step

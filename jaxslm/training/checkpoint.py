@@ -227,7 +227,7 @@ def restore_parts(folder: Path, abstract: Any, prefixes: Sequence[str], step: in
             has = "nothing of that name" if found is None else f"shape {list(found.shape)}"
             raise ValueError(
                 f"{folder / str(step)} has {has} where {prefixes[-1]}/{name} {list(leaf.shape)} is looked for: its "
-                "config was changed after training; restore config.json, or train again in a new --workdir"
+                "settings were changed after training; restore the JSON files of the workdir, or train again in another"
             )
         return jnp.asarray(found[...], leaf.dtype)
 

@@ -1,6 +1,7 @@
 """loss.png: the curves a person looks at."""
 
 import logging
+import math
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jaxslm.training.metrics import HELDOUT, Row, is_heldout, read_rows
 
@@ -21,7 +23,6 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
     """
     rows = read_rows(metrics)
     train = [row for row in rows if not is_heldout(row)]
-    heldout = [row for row in rows if is_heldout(row)]
     if not train:
         return
     objectives = [name for name in train[-1] if name.startswith("loss/")]
@@ -31,12 +32,17 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
     size = (9, 5.5) if label else (4.5 * columns, 3.2 * n_rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(n_rows, columns, squeeze=False).ravel()
+    labels: dict[int, list] = {}
     for i, name in enumerate(names):
-        _curve(panels[0 if label else i], train, heldout, name, "black" if name == "loss" else f"C{i - 1}")
+        color, panel = "black" if name == "loss" else f"C{i - 1}", 0 if label else i
+        last, held = _curve(panels[panel], rows, name, color, width=2.2 if name == "loss" else 1.4, dot=6)
+        text = "all" if name == "loss" else name.removeprefix("loss/")
+        text += f"  {last:.3f}" + (f", held-out {held:.3f}" if math.isfinite(held) else "")
+        labels.setdefault(panel, []).append(Line2D([], [], color=color, linewidth=2, label=text))
     figure.suptitle(title)
     for i, axes in enumerate(panels):
-        if label or i < len(names):
-            _dress(axes, label, "lines: training, dots: held-out" if i == 0 else "")
+        if i in labels:
+            _dress(axes, label, labels[i], "lines: training, dots: held-out" if i == 0 else "")
         else:
             axes.set_visible(False)
     FigureCanvasAgg(figure)
@@ -67,7 +73,7 @@ def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for panel, name in zip(axes, sorted(panels, key=lambda name: (not name.startswith("loss"), name)), strict=False):
         for i, curve in enumerate(sorted(panels[name], key=lambda curve: (len(curve), curve))):
-            _draw_curve(panel, rows, curve, f"C{i % 10}")
+            _curve(panel, rows, curve, f"C{i % 10}")
         if len(panels[name]) > 1:
             panel.legend(fontsize=6, frameon=False, ncols=2)
         panel.set_title(name, fontsize=9)
@@ -80,37 +86,27 @@ def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:
     return figure
 
 
-def _draw_curve(axes, rows: list[Row], name: str, color: str) -> None:
+def _curve(axes, rows: list[Row], name: str, color: str, *, width: float = 1.4, dot: int = 4) -> tuple[float, float]:
+    """Draws a figure of the run; (last value of its running mean, last held-out value), NaN where there is none."""
     steps, values = _series([row for row in rows if name in row], name)
     held_steps, held_values = _series(rows, HELDOUT + name)
+    last = math.nan
     if len(steps):
-        axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
-        axes.plot(steps, _running_mean(values, max(len(values) // 40, 1)), color=color, label=name.split("/")[-1])
-    axes.plot(held_steps, held_values, "o--", color=color, markersize=4, linewidth=0.9, markeredgecolor="white")
-
-
-def _curve(axes, train: list[Row], heldout: list[Row], name: str, color: str) -> None:
-    steps, values = _series(train, name)
-    last = "none"
-    if len(steps):
-        axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
         smooth = _running_mean(values, max(len(values) // 40, 1))
-        last = f"{smooth[-1]:.3f}"
-        axes.plot(steps, smooth, color=color, linewidth=2.2 if name == "loss" else 1.4)
-    held_steps, held_values = _series(heldout, HELDOUT + name)
-    label = "all" if name == "loss" else name.removeprefix("loss/")
-    label += f"  {last}" + (f", held-out {held_values[-1]:.3f}" if len(held_values) else "")
-    axes.plot(held_steps, held_values, "o--", color=color, markersize=6, linewidth=0.9, markeredgecolor="white")
-    axes.plot([], [], color=color, linewidth=2, label=label)
+        last = smooth[-1]
+        axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
+        axes.plot(steps, smooth, color=color, linewidth=width, label=name.split("/")[-1])
+    axes.plot(held_steps, held_values, "o--", color=color, markersize=dot, linewidth=0.9, markeredgecolor="white")
+    return last, held_values[-1] if len(held_values) else math.nan
 
 
-def _dress(axes, label: str, legend: str) -> None:
+def _dress(axes, label: str, curves: list, legend: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title=legend, alignment="left", frameon=False)
+    axes.legend(handles=curves, title=legend, alignment="left", frameon=False)
 
 
 def _series(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -117,6 +117,12 @@ def test_how_a_codec_was_trained_or_is_stored_is_not_in_its_hash():
     plain = codec_sha256(CODEC)
     assert codec_sha256(Codec(CODEC.config, jax.random.key(0))) == plain  # weight norm not folded
     assert codec_sha256(small_codec(dropout=0.5, decay=0.9)) == plain
+    config, network = CODEC.config, dict(CODEC.config.encoder, norm="none")
+    unnormed = jax.tree.unflatten(
+        jax.tree.structure(Codec(dataclasses.replace(config, encoder=network, decoder=network), jax.random.key(0))),
+        jax.tree.leaves(CODEC),
+    )
+    assert codec_sha256(unnormed) == plain
     books = CODEC.quantizer.codebooks
     published = CODEC.with_codebooks(Codebooks.of(books.codes_QxKxC))
     halved = CODEC.with_codebooks(Codebooks(books.usage_QxK / 2, books.sums_QxKxC / 2, books.batches_Q + 9))

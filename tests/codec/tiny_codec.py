@@ -1,14 +1,17 @@
 """A codec of a few thousand parameters with its training, for tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxslm.codec.adversarial import CodecTraining
-from jaxslm.codec.discriminators import Discriminators
-from jaxslm.codec.model import Codec, CodecConfig
+from jaxslm.codec.model import CodecConfig
 from jaxslm.codec.objective import Objective
+from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks.codec import build_model
 from jaxslm.training.optimizer import make_optimizer
-from jaxslm.training.state import TrainState
+from jaxslm.training.state import TrainState, make_init
 
 RATE = 16_000
 NETWORK = dict(kind="seanet", n_filters=2, ratios=(20,), n_residual=1, residual_kernel=3)
@@ -50,18 +53,18 @@ def training(distillation=None, average_decay=0.9, **changes) -> CodecTraining:
     )
 
 
+DISCRIMINATORS = {"kinds": {"stft": {"windows": (64,), "channels": 2}}, "level": False}
+
+
 def start(training: CodecTraining, codec_config: CodecConfig) -> TrainState:
-    keys = jax.random.split(jax.random.key(0), 4)
-    codec = Codec(codec_config, keys[0])
-    opponents = Discriminators({"stft": {"windows": (64,), "channels": 2}}, keys[1])
-    model = {
-        "codec": codec,
-        "student": training.distillation and training.distillation.student(codec_config.dim, keys[2]),
-        "discriminators": opponents if training.objective.adversarial else None,
-        "average": codec.with_codebooks(None) if training.average_decay else None,
-    }
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(model, training.init(model), zero, jax.random.key_data(keys[3]), zero, zero)
+    init, _ = parts_of_state(training, codec_config, make_partitioner({"data": 1}, jax.devices()[:1]))
+    return init(jax.random.key(0))
+
+
+def parts_of_state(training: CodecTraining, codec_config: CodecConfig, partitioner: Partitioner):
+    """(init, abstract state), as the task makes them."""
+    build = functools.partial(build_model, codec_config, training, DISCRIMINATORS)
+    return make_init(build, training, partitioner)
 
 
 def batch(seed: int = 0, rows: int = 3, n: int = 400) -> dict:

@@ -14,7 +14,7 @@ SMALL = (
     "--config.steps=3 --config.eval.every=3 --config.checkpoint.every=3 --config.data.batch_size=2 "
     "--config.data.seconds=0.1 --config.losses.adversarial.start=1 --config.losses.adversarial.delay=1 "
     "--config.model.dim=8 --config.model.quantizer.n_levels=2 --config.model.quantizer.codebook_size=16 "
-    "--config.samples.utterances=1"
+    "--config.samples.utterances=1 --config.export.every=3"
 ).split() + [f"--config.model.{part}.n_filters=2" for part in ("encoder", "decoder")]
 
 
@@ -37,6 +37,8 @@ def test_training_encoding_decoding_and_export(tmp_path):
     samples, rate = soundfile.read(tmp_path / "wavs" / "u0.wav")
     assert rate == 24_000 and len(samples) == 0.8 * rate and np.isfinite(samples).all()
 
-    run("export_hf.py", f"--workdir={workdir}", f"--out={tmp_path / 'hf'}")
+    assert load_codec(workdir / "exports" / "3").n_codebooks == 2  # by the run itself
+    done = run("export_hf.py", f"--workdir={workdir}", f"--out={tmp_path / 'hf'}", "--verify")
+    assert "read back, it is the same codec" in done.stdout
     clip = 0.3 * np.sin(np.arange(4000, dtype=np.float32) / 9)[None]
     np.testing.assert_array_equal(load_codec(tmp_path / "hf").encode(clip), load_run(workdir).encode(clip))

@@ -3,29 +3,15 @@ all that moves.
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(n_devices: int) -> list:
-    flags = f"--xla_force_host_platform_device_count={n_devices}"
-    environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mesh.run_codec", str(n_devices)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+from tests.mesh.devices import run_on
 
 
 def test_training_does_not_depend_on_the_number_of_devices():
-    (metrics, arrays), (other_metrics, other_arrays) = run(1), run(8)
+    found = [json.loads(run_on(n, "run_codec", n)) for n in (1, 8)]
+    (metrics, arrays), (other_metrics, other_arrays) = found
     for row, other in zip(metrics, other_metrics, strict=True):
         assert row.keys() == other.keys() and row["bad/codec"] == row["bad/discriminators"] == 0
         for name in row:

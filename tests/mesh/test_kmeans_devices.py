@@ -1,30 +1,15 @@
 """k-means on 2 and 8 devices, and in a process that has one only: the same bits."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(n_devices: int, counts: list[int]) -> dict:
-    flags = f"--xla_force_host_platform_device_count={n_devices}"
-    environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mesh.run_kmeans", json.dumps(counts)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+from tests.mesh.devices import run_on
 
 
 @pytest.fixture(scope="module")
 def digests():
-    one, several = run(1, [1]), run(8, [2, 8])
+    one, several = (json.loads(run_on(n, "run_kmeans", counts)) for n, counts in ((1, [1]), (8, [2, 8])))
     return {case: one[case] + several[case] for case in one}
 
 

@@ -1,14 +1,11 @@
 """The same loss and gradient on every mesh. Eight CPU devices are asked for before JAX starts: a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.mesh.devices import run_on
+
 MESHES = [
     dict(data=8),
     dict(data=1, fsdp=8),
@@ -21,15 +18,9 @@ MESHES = [
 
 @pytest.fixture(scope="module")
 def results():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # compiling is the cost here
-    environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
     cases = [dict(data=1, single=True), *MESHES]
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.mesh.run_meshes", json.dumps(cases)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    # compiling is the cost here
+    return json.loads(run_on(8, "run_meshes", json.dumps(cases), flags="--xla_backend_optimization_level=0"))
 
 
 @pytest.mark.parametrize("index", range(len(MESHES)), ids=[str(mesh) for mesh in MESHES])

@@ -1,31 +1,16 @@
 """Codebooks learnt from a batch that lies on 8 devices are those of one device: k-means, running means, restarts."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(n_devices: int) -> dict:
-    flags = f"--xla_force_host_platform_device_count={n_devices}"
-    environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mesh.run_quantizers", str(n_devices)],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+from tests.mesh.devices import run_on
 
 
 @pytest.fixture(scope="module")
 def found():
-    return run(1), run(8)
+    return [json.loads(run_on(n, "run_quantizers", n)) for n in (1, 8)]
 
 
 @pytest.mark.parametrize("case", ("ratio", "absolute", "split"))
