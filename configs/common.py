@@ -161,7 +161,8 @@ def codec() -> ConfigDict:
                 feature=dict(weight=100.0, form="relative"),
                 commitment=1.0,
                 codebook=0.0,
-                distil=dict(weight=0.0, form="dimension", teacher="", layer=-1),  # a folder, or "log_mel"
+                # teacher: a folder, or "log_mel"; all_layers: the mean of its layers, with layer=-1
+                distil=dict(weight=0.0, form="dimension", teacher="", layer=-1, all_layers=False),
             ),
             data=dict(
                 sources=dict(),

@@ -11,7 +11,7 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    network = dict(kind="vocos", hop=320, width=384, hidden=1152, n_layers=6, front=False, n_conditions=1)
+    network = dict(kind="vocos", hop=320, overlap=2, width=384, hidden=1152, n_layers=6, front=False, n_conditions=1)
     encoder, decoder = dict(network), dict(network, n_layers=8)
     # With .99 a code that no frame takes any more counts as dead after 230 steps: a sixth of this run.
     quantizer = dict(kind="rvq", n_levels=8, codebook_size=1024, dropout=0.5, decay=0.95)
@@ -21,8 +21,8 @@ def get_config(arg: str = ""):
     scales = tuple((w, w // 4, w) for w in (2048, 1024, 512, 256))
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac"), stft=dict(weight=5.0, form="stft", scales=scales)),
-        waveform=dict(weight=10.0, form="l1"),
-        adversarial=dict(weight=1.0, form="least_squares", average=False, start=1500, delay=0),
+        waveform=dict(weight=100.0, form="l1"),
+        adversarial=dict(weight=1.0, form="least_squares", average=False, start=5000, delay=0),
         feature=dict(weight=2.0, form="sum"),
         commitment=1.0,
     )
@@ -30,12 +30,13 @@ def get_config(arg: str = ""):
         kinds=dict(period=dict(channels=(4, 16, 64, 64)), stft=dict(windows=(1024, 256), channels=8, slope=0.3)),
         level=True,
     )
-    for adam in (config.optimizer.codec, config.optimizer.discriminators):
-        adam.update(peak_lr=1e-3, final_lr=2e-5, schedule="cosine", warmup_steps=50, b1=0.8, b2=0.99)
-    config.steps = 2000
+    betas = dict(b1=0.8, b2=0.99)
+    config.optimizer.codec.update(peak_lr=1e-3, final_lr=1e-4, schedule="cosine", warmup_steps=50, **betas)
+    config.optimizer.discriminators.update(peak_lr=5e-4, final_lr=5e-4, **betas)
+    config.steps = 6000
     config.average_decay = 0.99
-    config.checkpoint.every = 250
-    config.eval.update(every=250, batches=4)
+    config.checkpoint.every = 500
+    config.eval.update(every=500, batches=8)
     config.data.update(sources=common.demo_speech(), seconds=1.0, batch_size=8)
     if arg == "tiny":
         common.tiny_codec(config)

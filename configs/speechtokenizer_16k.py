@@ -2,8 +2,8 @@
 (Zhang et al. 2023; config/spt_base_cfg.json and trainer/trainer.py).
 
 Waveform 500, mels of windows 1024, 512, 256 and 128 weighing 45, 1, 1 and 1, commitment 10, distillation 120 by
-dimension; discriminators of periods, scales and STFTs, least squares. Not here: their mean over all layers of HuBERT as
-teacher (one layer is heard), and the decay by epochs.
+dimension, from the mean over all layers of HuBERT; discriminators of periods, scales and STFTs, least squares. Not here:
+the decay by epochs.
 """
 
 from configs import common
@@ -26,7 +26,7 @@ def get_config(arg: str = ""):
         feature=dict(weight=2.0, form="sum"),
         commitment=10.0,
     )
-    config.losses.distil.update(weight=120.0, form="dimension", teacher="data/hubert-base-ls960", layer=9)
+    config.losses.distil.update(weight=120.0, form="dimension", teacher="data/hubert-base-ls960", all_layers=True)
     config.discriminators.kinds = dict(period=dict(), scale=dict(), stft=dict(windows=(1024, 2048, 512)))
     for adam in (config.optimizer.codec, config.optimizer.discriminators):
         adam.update(peak_lr=1e-4, final_lr=1e-6, schedule="cosine", b1=0.9, b2=0.99)

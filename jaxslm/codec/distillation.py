@@ -74,7 +74,7 @@ class Distillation:
 
 def open_teacher(settings: Mapping[str, Any], codec: Codec) -> tuple[Distillation, Any]:
     """(distillation, teacher) of `losses.distil`: `teacher` is a folder as `load_speech_encoder` takes it, of which
-    `layer` is heard, or "log_mel".
+    `layer` is heard, or the mean over `all_layers`; or "log_mel".
 
     Raises ValueError for a form that there is not, and frame rates that do not fit.
     """
@@ -89,7 +89,7 @@ def open_teacher(settings: Mapping[str, Any], codec: Codec) -> tuple[Distillatio
         teacher = LogMel()
         rate, dim = teacher.frame_rate, teacher.dim
     else:
-        teacher = load_speech_encoder(settings["teacher"], layer=settings["layer"])
+        teacher = load_speech_encoder(settings["teacher"], layer=settings["layer"], all_layers=settings["all_layers"])
         rate, dim = teacher.config.frame_rate, teacher.config.d_model
     pool = round(rate / codec.frame_rate)
     if pool < 1 or not math.isclose(pool * codec.frame_rate, rate, rel_tol=1e-3):

@@ -96,28 +96,30 @@ class _Trunk(nnx.Module):
 
 
 class VocosEncoder(_Trunk):
-    """The decoder's way back: the spectrum of each frame, real and imaginary parts with magnitudes to the power of .3,
-    through the same blocks. All is computed at the rate of the frames.
+    """The decoder's way back: the spectrum of each frame through the same blocks, as real and imaginary parts with
+    magnitudes to the power of .3, and as logarithms of the magnitudes, which a network is slow to find in the parts.
+    All is computed at the rate of the frames.
 
     Ours; SpectroStream (Li et al. 2025) encodes such spectra by convolutions over time and frequency.
     """
 
     def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
-        super().__init__(config, config.hop * config.overlap + 2, dim, key)
+        super().__init__(config, 3 * (config.hop * config.overlap // 2 + 1), dim, key)
 
     def __call__(self, samples_BxNx1: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
         x, frames_B = self.spectra(samples_BxNx1[..., 0], lengths_B)
         return self._run(x.astype(samples_BxNx1.dtype), frames_B, None)
 
     def spectra(self, samples_BxN: jax.Array, lengths_B: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """(float32 [B, T, n_fft + 2], real parts and imaginary parts; frames of each row)."""
+        """(float32 [B, T, 3 Q], real parts, imaginary parts and logarithms; frames of each row)."""
         hop = self.config.hop
         n_fft = hop * self.config.overlap
         framed, frames_B = framed_samples(samples_BxN, n_fft, hop, "same", lengths_B)
         spectrum = stft(framed, n_fft, hop)
-        squares = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-        factors = jnp.maximum(squares, FAINTEST**2) ** -0.35
-        return jnp.concatenate([spectrum.real * factors, spectrum.imag * factors], axis=-1), frames_B
+        squares = jnp.maximum(jnp.square(spectrum.real) + jnp.square(spectrum.imag), FAINTEST**2)
+        factors = squares**-0.35
+        logs = 0.25 * jnp.log(squares) + 0.5  # about 0 and 1 in the mean and the spread, for speech
+        return jnp.concatenate([spectrum.real * factors, spectrum.imag * factors, logs], axis=-1), frames_B
 
     def length(self, lengths):
         """Frames out of `lengths` samples in (an int or an array)."""

@@ -31,6 +31,7 @@ def load_speech_encoder(
     folder: str | Path,
     *,
     layer: int = -1,
+    all_layers: bool = False,
     dtype: str = "float32",
     crop: bool = False,
     ctc: bool = False,
@@ -41,6 +42,7 @@ def load_speech_encoder(
 
     Args:
       layer: whose features the encoder gives, as `hidden_states[layer]`; -1 for the last.
+      all_layers: the mean over all of them instead (not of Whisper).
       dtype: of the computation, "float32" or "bfloat16".
       crop: Whisper only, see `WhisperEncoderConfig`.
       ctc: with the CTC head of a ...ForCTC model.
@@ -62,15 +64,17 @@ def load_speech_encoder(
     if language and not fields.get("adapter_dim"):
         raise ValueError(f"{where}: language={language!r}, but the model has no adapters; leave language out")
     try:
-        if tensors.architecture.model_type == "whisper":
-            config, model = WhisperEncoderConfig(**fields, crop=crop), WhisperEncoder
+        if tensors.architecture.model_type != "whisper":
+            config, model = SpeechEncoderConfig(**fields, all_layers=all_layers), SpeechEncoder
+        elif all_layers:
+            raise ValueError("all_layers=True is not for Whisper; name one layer")
         else:
-            config, model = SpeechEncoderConfig(**fields), SpeechEncoder
+            config, model = WhisperEncoderConfig(**fields, crop=crop), WhisperEncoder
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
     shapes = jax.eval_shape(lambda key: model(config, key), jax.random.key(0))
-    all_layers = dataclasses.replace(config, layer=-1)
-    whole = jax.eval_shape(lambda key: model(all_layers, key), jax.random.key(0))
+    complete = dataclasses.replace(config, layer=-1)
+    whole = jax.eval_shape(lambda key: model(complete, key), jax.random.key(0))
     tensors.check_names(whole, config.n_layers)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: tensors.parameter(parameter_name(path), leaf.shape), shapes

@@ -123,13 +123,17 @@ def run_blocks(
     visible_BxT: jax.Array,
     bias_RxH: jax.Array | None = None,
     constrain: Constrain = no_constraint,
+    *,
+    mean: bool = False,
 ) -> jax.Array:
-    """`x` after all layers of `blocks_L`."""
+    """`x` after all layers of `blocks_L`, or the mean of x itself and of what each layer makes."""
 
-    def layer(x, block):
-        x = block(x, visible_BxT, bias_RxH)
-        return constrain(x, "batch", "length", "activation_embed"), None
+    def layer(carry, block):
+        x, total = carry
+        x = constrain(block(x, visible_BxT, bias_RxH), "batch", "length", "activation_embed")
+        return (x, total + x if mean else None), None
 
     if blocks_L is None:
         return x_BxTxD
-    return jax.lax.scan(layer, x_BxTxD, blocks_L)[0]
+    (x, total), _ = jax.lax.scan(layer, (x_BxTxD, x_BxTxD if mean else None), blocks_L)
+    return total / (1 + len(jax.tree.leaves(blocks_L)[0])) if mean else x

@@ -38,6 +38,7 @@ class SpeechEncoderConfig:
       is what enters the first transformer layer (positions added, and in post-norm models normed), `layer` what leaves
       the `layer`-th. -1 is `last_hidden_state`: what leaves the last layer and, in pre-norm models, the final norm, as
       hidden_states[n_layers] of transformers 4 did. Layers above are neither made nor run.
+    all_layers: the mean over hidden_states[0] to [n_layers] comes out instead, of post-norm models.
     conv_norm: "group" or "layer", see `ConvFrontend`. pos_norm: "none", "batch" or "layer", see `ConvPositions`.
     projection_norm: a norm between the convolutions and their projection to the model's width.
     pre_norm: `do_stable_layer_norm` of transformers, `layer_norm_first` of fairseq.
@@ -52,6 +53,7 @@ class SpeechEncoderConfig:
     n_heads: int = 12
     d_ff: int = 3072
     layer: int = -1
+    all_layers: bool = False
     conv_dims: tuple[int, ...] = (512,) * 7
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
@@ -74,6 +76,8 @@ class SpeechEncoderConfig:
     def __post_init__(self):
         if not -1 <= self.layer <= self.n_layers:
             raise ValueError(f"layer={self.layer} is not one of the model's: use 0 to {self.n_layers}, or -1")
+        if self.all_layers and (self.layer != -1 or self.pre_norm):
+            raise ValueError("all_layers=True is the mean over layers of a post-norm model, with layer=-1; use one layer")
         if self.vocab_size and self.layer != -1:
             raise ValueError(f"layer={self.layer}: the CTC head sits on the last hidden state; use layer=-1")
         if self.d_model % self.n_heads:
@@ -191,7 +195,8 @@ class SpeechEncoder(nnx.Module):
             if not config.pre_norm:
                 x_BxTxD = self.norm(x_BxTxD)
             x_BxTxD = constrain(x_BxTxD, "batch", "length", "activation_embed")
-            x_BxTxD = run_blocks(self.layers, x_BxTxD, real_BxT, self._position_bias(x_BxTxD.shape[1]), constrain)
+            bias_RxH = self._position_bias(x_BxTxD.shape[1])
+            x_BxTxD = run_blocks(self.layers, x_BxTxD, real_BxT, bias_RxH, constrain, mean=config.all_layers)
             if config.pre_norm and config.has_norm:
                 x_BxTxD = self.norm(x_BxTxD)
         return jnp.where(real_BxT[..., None], x_BxTxD, 0).astype(jnp.float32), frames_B

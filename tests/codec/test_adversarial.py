@@ -161,7 +161,8 @@ def test_adversarial_and_feature_losses_alone_train_a_codec():
 
 def test_the_first_level_learns_from_a_teacher():
     distillation = Distillation("frame", 1, tiny_codec.RATE, 1, 80)
-    training = tiny_codec.training(distillation, distil=dict(weight=50.0, form="frame", teacher="log_mel", layer=-1))
+    distil = dict(weight=50.0, form="frame", teacher="log_mel", layer=-1, all_layers=False)
+    training = tiny_codec.training(distillation, distil=distil)
     codec_config = tiny_codec.config(codebook_size=32)
     state = tiny_codec.start(training, codec_config)
     step, batch, teacher = jax.jit(training.step, static_argnums=3), tiny_codec.batch(n=6400), LogMel()

@@ -34,7 +34,7 @@ def test_what_cannot_be_a_teacher_is_named():
     import jax
 
     codec = Codec(tiny_codec.config(), jax.random.key(0))  # 800 frames a second
-    settings = dict(weight=1.0, form="frame", teacher="log_mel", layer=-1)
+    settings = dict(weight=1.0, form="frame", teacher="log_mel", layer=-1, all_layers=False)
     with pytest.raises(ValueError, match="50 frames a second and the codec 800"):
         open_teacher(settings, codec)
     with pytest.raises(ValueError, match="losses.distil.teacher is empty"):

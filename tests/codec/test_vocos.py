@@ -163,8 +163,10 @@ def test_the_encoder_sees_the_spectrum_of_each_frame_and_no_padding():
     padded = np.pad(mirrored, (0, -53 % config.hop))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     spectra = [np.fft.rfft(padded[t * config.hop :][:n_fft] * window) for t in range(-(-53 // config.hop))]
-    expected = [s * np.maximum(np.abs(s), 1e-3) ** -0.7 for s in spectra]
-    np.testing.assert_allclose(seen[0], [np.concatenate([s.real, s.imag]) for s in expected], atol=2e-4)
+    magnitudes = [np.maximum(np.abs(s), 1e-3) for s in spectra]
+    parts = [s * m**-0.7 for s, m in zip(spectra, magnitudes, strict=True)]
+    expected = [np.concatenate([s.real, s.imag, 0.5 + 0.5 * np.log(m)]) for s, m in zip(parts, magnitudes, strict=True)]
+    np.testing.assert_allclose(seen[0], expected, atol=2e-4)
 
     run, lengths = jax.jit(encoder), jnp.array([53, 20])
     whole = run(jnp.array(samples), lengths)

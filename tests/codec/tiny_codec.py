@@ -36,7 +36,7 @@ def losses(**changes) -> dict:
             feature=dict(weight=3.0, form="relative"),
             commitment=0.7,
             codebook=0.0,
-            distil=dict(weight=0.0, form="dimension", teacher="", layer=-1),
+            distil=dict(weight=0.0, form="dimension", teacher="", layer=-1, all_layers=False),
         )
         | changes
     )

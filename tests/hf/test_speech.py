@@ -301,3 +301,14 @@ def test_what_config_json_leaves_out_is_what_transformers_takes():
         sparse = {"model_type": kind}
         preprocessor = {"do_normalize": False}
         assert read_speech_config(whole, preprocessor, "a") == read_speech_config(sparse, preprocessor, "a")
+
+
+def test_the_mean_over_all_layers_is_that_of_transformers(tmp_path):
+    clip, folder = make_clips([4000]), save_model(make_model("hubert-base"), tmp_path, do_normalize=False)
+    encoder = load_speech_encoder(folder, all_layers=True)
+    with torch.no_grad():
+        states = make_model("hubert-base")(torch.tensor(clip[0])[None], output_hidden_states=True).hidden_states
+    assert len(states) == encoder.config.n_layers + 1
+    np.testing.assert_allclose(_run(encoder, clip)[0][0], torch.stack(states).mean(0)[0], atol=2e-5)
+    with pytest.raises(ValueError, match="all_layers=True is the mean over layers"):
+        load_speech_encoder(folder, layer=1, all_layers=True)
