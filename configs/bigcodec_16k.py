@@ -12,14 +12,11 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    network = dict(
-        kind="dac", channels=48, decoder_channels=1536, ratios=(2, 2, 2, 5, 5), activation="snakebeta",
-        alias_free=True, lstm=2,
-    )  # fmt: skip
+    network = dict(kind="dac", channels=48, ratios=(2, 2, 2, 5, 5), activation="snakebeta", alias_free=True, lstm=2)
     quantizer = dict(
         kind="rvq", n_levels=1, codebook_size=8192, codebook_dim=8, projection="level", l2=True, learning="gradient"
     )
-    config.model.update(dim=1024, encoder=dict(network), decoder=dict(network), quantizer=quantizer)
+    config.model.update(dim=1024, encoder=dict(network), decoder=dict(network, channels=1536), quantizer=quantizer)
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac")),
         adversarial=dict(weight=1.0, form="least_squares", average=False, start=0, delay=0),
@@ -37,7 +34,8 @@ def get_config(arg: str = ""):
     config.data.update(seconds=1.0, batch_size=8)
     if arg == "tiny":
         common.tiny_codec(config)
-        common.shrink(config, channels=8, decoder_channels=128, lstm=1)
+        common.shrink(config, channels=8, lstm=1)
+        config.model.decoder.channels = 128
         config.model.quantizer.codebook_size = 256
         config.discriminators.kinds = dict(stft=dict(windows=(512, 256), channels=8))
         for part in (config.optimizer.codec, config.optimizer.discriminators):

@@ -216,8 +216,8 @@ def tiny_codec(config: ConfigDict) -> None:
     config.eval.update(every=100, batches=1)
 
 
-def shrink(config: ConfigDict, **fields) -> None:
-    """Latents of 64 features, and these fields in encoder and decoder."""
-    config.model.dim = 64
+def shrink(config: ConfigDict, dim: int = 64, **fields) -> None:
+    """Latents of `dim` features, and these fields in encoder and decoder."""
+    config.model.dim = dim
     for part in (config.model.encoder, config.model.decoder):
         part.update(fields)

@@ -11,12 +11,12 @@ from configs import common
 
 def get_config(arg: str = ""):
     config = common.codec()
-    network = dict(kind="dac", channels=64, decoder_channels=1536, ratios=(2, 4, 5, 8))
+    encoder, decoder = (dict(kind="dac", channels=n, ratios=(2, 4, 5, 8)) for n in (64, 1536))
     quantizer = dict(
         kind="rvq", n_levels=12, codebook_size=1024, codebook_dim=8, projection="level", l2=True, learning="gradient",
         dropout=0.5,
     )  # fmt: skip
-    config.model.update(dim=1024, encoder=dict(network), decoder=dict(network), quantizer=quantizer)
+    config.model.update(dim=1024, encoder=encoder, decoder=decoder, quantizer=quantizer)
     config.discriminators.update(kinds=dict(period=dict(), band=dict()), level=True)
     config.losses.update(
         spectral=dict(mel=dict(weight=15.0, form="dac")),
@@ -33,7 +33,8 @@ def get_config(arg: str = ""):
     config.data.update(seconds=0.38, batch_size=72)
     if arg == "tiny":
         common.tiny_codec(config)
-        common.shrink(config, channels=8, decoder_channels=128)
+        common.shrink(config, dim=128, channels=8)
+        config.model.decoder.channels = 128
         config.model.quantizer.update(n_levels=8, codebook_size=256)
         config.discriminators.kinds = dict(period=dict(channels=(4, 8, 16)), band=dict(channels=4))
     elif arg:

@@ -2,8 +2,8 @@
 (Zhang et al. 2023; config/spt_base_cfg.json and trainer/trainer.py).
 
 Waveform 500, mels of windows 1024, 512, 256 and 128 weighing 45, 1, 1 and 1, commitment 10, distillation 120 by
-dimension, from the mean over all layers of HuBERT; discriminators of periods, scales and STFTs, least squares. Not here:
-the decay by epochs.
+dimension, from the mean over all layers of HuBERT; discriminators of periods, scales and STFTs, least squares. Not
+here: the decay by epochs.
 """
 
 from configs import common

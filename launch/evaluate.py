@@ -24,6 +24,7 @@ from jaxslm.evaluation.codec import summary as codec_summary
 from jaxslm.evaluation.codec_metrics import METRICS, choose_metrics
 from jaxslm.evaluation.units import evaluate_units, summary
 from jaxslm.tasks.base import UNITS
+from jaxslm.tasks.codec import CODEC_FILE
 from jaxslm.tasks.codec_files import open_codec
 from jaxslm.units.inventory import UnitInventory
 
@@ -71,6 +72,8 @@ def codec(parser: argparse.ArgumentParser) -> str:
     metrics = [name for name in flags.metrics.split(",") if name]
     choose_metrics(metrics)
     opened, name = open_codec(flags.codec)
+    if not (flags.audio or flags.records or (flags.codec / CODEC_FILE).is_file()):
+        raise ValueError(f"{flags.codec} is no run that has data: name clips by --records=FOLDER or --audio=FOLDER")
     data = flags.audio or flags.records or records_of_run(flags.codec)
     report = Report()
     recordings = read_recordings(

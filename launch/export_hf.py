@@ -3,8 +3,8 @@
 `transformers` loads the folder with nothing of jaxslm installed. `--verify` loads it so and compares: logits on hard
 inputs, 64 greedy tokens, and every added token through the tokenizer (needs torch and transformers: extra `hf`). With a
 run's own exports (`--config.export.every=N`) `--verify --out=FOLDER` checks a folder that is there.
-A run of a codec becomes EnCodec, Mimi or DAC, in float32, where that architecture has all that it does; `--verify`
-reads its folder back, whose codec must have the hash of the run's.
+A run of a codec becomes EnCodec, Mimi or DAC, in float32, where that architecture has all that it does (encodec_24k,
+mimi_24k and dac_16k have); `--verify` compares its hash, codes and samples.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jaxslm.configure import read_config
 from jaxslm.hf.tensors import DTYPES
+from jaxslm.tasks.codec import export_codec
 from jaxslm.tasks.export import MAX_FILE_GB, export_run, exported_step
 from jaxslm.training.checkpoint import CheckpointError
 
@@ -35,13 +36,7 @@ def main() -> None:
     try:
         config = read_config(flags.workdir)
         if config.task == "codec":
-            from jaxslm.tasks.codec import export_codec, verify_codec
-
-            step = export_codec(flags.workdir, flags.out, flags.step)
-            print(f"step {step} of {flags.workdir} is in {flags.out}")
-            if flags.verify:
-                print(f"read back, it is the same codec: {verify_codec(flags.workdir, flags.out, step)[:12]}")
-            return
+            return export_or_verify_codec(flags)
         if flags.verify and flags.out.exists():
             step = exported_step(flags.out)
             if flags.step not in (None, step):
@@ -61,6 +56,21 @@ def main() -> None:
             sys.exit(0 if report.equal else 1)
     except (ValueError, CheckpointError, OSError) as error:
         parser.exit(2, f"{error}\n")
+
+
+def export_or_verify_codec(flags: argparse.Namespace) -> None:
+    if flags.dtype != "bfloat16" or flags.max_file_gb != MAX_FILE_GB:
+        raise ValueError("a codec is written in float32 and one file: leave out --dtype and --max_file_gb")
+    step = flags.step
+    if flags.verify and flags.out.exists():
+        print(f"{flags.out} is there: it is compared, not written")
+    else:
+        step = export_codec(flags.workdir, flags.out, step)
+        print(f"step {step} of {flags.workdir} is in {flags.out}")
+    if flags.verify:
+        from jaxslm.tasks.codec_verify import verify_codec
+
+        print(verify_codec(flags.workdir, flags.out, step))
 
 
 if __name__ == "__main__":

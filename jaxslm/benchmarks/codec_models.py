@@ -29,7 +29,7 @@ def mel_windows(small: bool) -> tuple[int, ...]:
 
 def configs(small: bool) -> dict[str, CodecConfig]:
     """By family."""
-    dac = dict(kind="dac", channels=8 if small else 64, decoder_channels=64 if small else 1536)
+    dac, decoder = (dict(kind="dac", channels=n) for n in ((8, 64) if small else (64, 1536)))
     factorised = dict(codebook_dim=8, projection="level", l2=True, learning="gradient")
     encodec = dict(
         kind="seanet", n_filters=4 if small else 32, n_residual=1, residual_kernel=3, dilation_base=2, compress=2,
@@ -37,7 +37,7 @@ def configs(small: bool) -> dict[str, CodecConfig]:
     )  # fmt: skip
     means = dict(kmeans_iterations=0, restart="none")
     return {
-        "dac": CodecConfig(16_000, dac["channels"] * 16, dac, dac, factorised | dict(n_levels=LEVELS["dac"])),
+        "dac": CodecConfig(16_000, dac["channels"] * 16, dac, decoder, factorised | dict(n_levels=LEVELS["dac"])),
         "encodec": CodecConfig(24_000, 128, encodec, encodec, means | dict(n_levels=LEVELS["encodec"])),
     }
 

@@ -52,7 +52,7 @@ def our_step(batch: int, small: bool) -> Step:
     model = dict(codec=codec, student=None, discriminators=models.make_discriminators(small))
     model["average"] = codec.with_codebooks(None)
     key = jax.random.key_data(jax.random.key(0))
-    state = TrainState(model, training.start(model), jnp.int32(0), key, jnp.int32(0), jnp.int32(0))
+    state = TrainState(model, training.init(model), jnp.int32(0), key, jnp.int32(0), jnp.int32(0))
     states = [jax.tree.map(jnp.array, state)]  # the state is donated: no two of its buffers may be one
     compiled = jax.jit(lambda state, batch: training.step(state, batch, None, True), donate_argnums=0)
     lengths = np.full((batch, 1), RATE, np.int32)

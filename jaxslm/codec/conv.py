@@ -176,7 +176,7 @@ class Conv(_Kernel):
     def _apply(self, x_BxTxI: jax.Array) -> jax.Array:
         """Over whole windows of `x`."""
         kernel = self.kernel().astype(x_BxTxI.dtype)
-        if self.groups == self.d_in == kernel.shape[-1]:
+        if 1 < self.groups == self.d_in == kernel.shape[-1]:
             return self._biased(weighted_shifts(x_BxTxI, kernel[:, 0], self.dilation))
         if self.stride > 1:
             lacking = -self.taps % self.stride

@@ -20,10 +20,9 @@ from jaxslm.codec.conv import Conv, ConvTranspose, zero_beyond
 
 @dataclass(frozen=True)
 class DACConfig:
-    """An encoder or decoder; the defaults are those of DAC for 16 and 24 kHz.
+    """An encoder; the defaults are those of DAC for 16 and 24 kHz.
 
-    channels: of the encoder at the rate of the samples; each stage doubles them.
-    decoder_channels: of the decoder at the rate of the frames; each stage halves them.
+    channels: of an encoder at the rate of the samples; each stage doubles them.
     ratios: strides from the samples on, for the encoder and the decoder alike; kernels are twice as long.
     dilations: one residual unit each, with 7 taps that far apart, in each stage.
     activation: "snake" (DAC), "snakebeta" (BigCodec), "elu" or "leaky".
@@ -33,7 +32,6 @@ class DACConfig:
     """
 
     channels: int = 64
-    decoder_channels: int = 1536
     ratios: tuple[int, ...] = (2, 4, 5, 8)
     dilations: tuple[int, ...] = (1, 3, 9)
     activation: str = "snake"
@@ -47,12 +45,8 @@ class DACConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.ratios or min(self.ratios) < 1:
             raise ValueError(f"ratios={self.ratios}; give at least one stride, each 1 or more")
-        shrinks = 2 ** len(self.ratios)
-        if self.decoder_channels < 1 or self.decoder_channels % shrinks:
-            raise ValueError(
-                f"decoder_channels={self.decoder_channels} cannot be halved for each of the {len(self.ratios)} ratios; "
-                f"make it a multiple of {shrinks}"
-            )
+        if self.channels < 1:
+            raise ValueError(f"channels={self.channels}; set it to 1 or more")
         if self.alias_free and self.causal:
             raise ValueError("alias_free=True looks ahead and causal=True must not; set one of them to False")
 
@@ -60,6 +54,22 @@ class DACConfig:
     def hop(self) -> int:
         """Samples a frame."""
         return math.prod(self.ratios)
+
+
+@dataclass(frozen=True)
+class DACDecoderConfig(DACConfig):
+    """A decoder; `channels` are those at the rate of the frames, and each stage halves them."""
+
+    channels: int = 1536
+
+    def __post_init__(self):
+        super().__post_init__()
+        shrinks = 2 ** len(self.ratios)
+        if self.channels % shrinks:
+            raise ValueError(
+                f"channels={self.channels} of a decoder cannot be halved for each of the {len(self.ratios)} ratios; "
+                f"make it a multiple of {shrinks}"
+            )
 
 
 class WholeHops(nnx.Module):
@@ -98,10 +108,10 @@ def dac_encoder(config: DACConfig, dim: int, key: jax.Array) -> Chain:
     return Chain([*layers, _activation(config, width), _conv(config, width, dim, 3, last)])
 
 
-def dac_decoder(config: DACConfig, dim: int, key: jax.Array) -> Chain:
+def dac_decoder(config: DACDecoderConfig, dim: int, key: jax.Array) -> Chain:
     """[B, T, dim] to [B, T * hop, 1] samples in [-1, 1]."""
     first, last, lstm, *keys = jax.random.split(key, 3 + len(config.ratios))
-    width = config.decoder_channels
+    width = config.channels
     layers = [_conv(config, dim, width, 7, first), *_lstm(config, width, lstm)]
     for ratio, stage_key in zip(reversed(config.ratios), keys, strict=True):
         up, units = jax.random.split(stage_key)

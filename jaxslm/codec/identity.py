@@ -74,11 +74,18 @@ def _fields(codec: Codec) -> dict[str, Any]:
     fields: dict[str, Any] = dict(sample_rate=config.sample_rate, dim=config.dim)
     for part, values in parts.items():
         fields[part] = {"kind": kinds[part].get("kind")} if part != "quantizer" else {}
-        for field in dataclasses.fields(values):
-            value = getattr(values, field.name)
-            if value != field.default and field.name not in _OF_TRAINING:
-                fields[part][field.name] = value
+        fields[part] |= _changed(values)
     return fields
+
+
+def _changed(config: Any) -> dict[str, Any]:
+    """What a config has otherwise than by default."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        field.name: _changed(values[field.name]) if dataclasses.is_dataclass(values[field.name]) else values[field.name]
+        for field in dataclasses.fields(config)
+        if values[field.name] != field.default and field.name not in _OF_TRAINING
+    }
 
 
 def exact_codes(book: Codebooks) -> np.ndarray:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxslm.codec.codebooks import renewed
 from jaxslm.codec.conv import fold_weight_norm
-from jaxslm.codec.dac import DACConfig, dac_decoder, dac_encoder
+from jaxslm.codec.dac import DACConfig, DACDecoderConfig, dac_decoder, dac_encoder
 from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.quantizers import make_quantizer
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
@@ -32,7 +32,7 @@ ENCODERS: Mapping[str, tuple[type, Callable]] = {
 }
 DECODERS: Mapping[str, tuple[type, Callable]] = {
     "seanet": (SEANetConfig, seanet_decoder),
-    "dac": (DACConfig, dac_decoder),
+    "dac": (DACDecoderConfig, dac_decoder),
     "vocos": (VocosConfig, vocos_decoder),
 }
 
@@ -160,7 +160,8 @@ class Codec(nnx.Module):
         """(codes [B, N / hop, Q] of this chunk, state): chunk after chunk they are those of `encode` of the whole.
 
         Raises ValueError for a chunk that is no whole number of hops, and for a first one too short to be reflected.
-        The last samples of a clip are a whole hop with zeros behind them.
+        A clip that ends within a hop is sent with zeros behind it, and has the codes of the clip with those zeros:
+        `encode` of the clip without them differs in its last frame, which every layer ends as the clip does.
         """
         latents_BxTxD, state = self.encoder.stream(samples_BxN[..., None], state)
         return self.quantizer.encode(latents_BxTxD, n_levels), state

@@ -35,7 +35,8 @@ class QuantizerConfig:
     kmeans_iterations: of the k-means on the first batch that initialises EMA codebooks; 0: they start at random.
     restart: what makes a code dead, one of RESTARTS, and of EMA codebooks only; `restart_threshold` and
       `restart_every` (batches) are those of its authors where None.
-    dropout: share of the items, the first of the batch, that use only 1..Q levels, drawn evenly; .5 is DAC's.
+    dropout: share of the items, the first of the batch and rounded down, that use only 1..Q levels, drawn evenly; .5
+      is DAC's.
     no_quantization_rate: probability that an item passes unquantized while training (Mimi).
     rotation: gradients pass the quantizer by rotation and scaling (Fifty et al. 2024) rather than as they are.
     """
@@ -75,6 +76,11 @@ class QuantizerConfig:
         for name in ("dropout", "no_quantization_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"quantizer.{name}={getattr(self, name)} is a share; set it to 0 to 1")
+        for name, least in (("kmeans_iterations", 0), ("restart_threshold", 0), ("restart_every", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"quantizer.{name}={getattr(self, name)}; set it to {least} or more")
+        if self.restart == "interval" and self.restart_threshold is not None:
+            raise ValueError("quantizer.restart_threshold is not for restart='interval', which restarts unused codes")
         if not 0 < self.decay < 1:
             raise ValueError(f"quantizer.decay={self.decay}; set it above 0 and below 1")
         if self.projection == "none" and self.codebook_dim not in (0, self.dim):
@@ -89,8 +95,8 @@ class QuantizerConfig:
             )
         if self.kind == "grouped_rvq" and self.dim % self.n_groups:
             raise ValueError(f"quantizer.dim={self.dim} is not a multiple of n_groups={self.n_groups}; change one")
-        if self.kind == "fsq" and (not self.fsq_levels or min(self.fsq_levels) < 2):
-            raise ValueError(f"quantizer.fsq_levels={self.fsq_levels}; give at least one number, each 2 or more")
+        if self.kind == "fsq" and (not self.fsq_levels or min(self.fsq_levels) < 3):
+            raise ValueError(f"quantizer.fsq_levels={self.fsq_levels}; give at least one number, each 3 or more")
 
     @property
     def code_dim(self) -> int:

@@ -21,7 +21,9 @@ from jaxslm.codec.residual import ResidualQuantizer
 
 
 class _Joined(nnx.Module):
-    """Several residual quantizers as one; their states are a tuple."""
+    """Several residual quantizers as one; their states are a tuple. All draw from one key, so that an item passes
+    unquantized, and drops levels, in all of them or in none.
+    """
 
     parts: nnx.List
 
@@ -68,11 +70,10 @@ class SplitResidualQuantizer(_Joined):
     ) -> Quantized:
         """As `ResidualQuantizer`; no fewer than the semantic levels."""
         n_levels = self._checked(self.config.n_levels if n_levels is None else n_levels)
-        keys = [key] * 2 if key is None else jax.random.split(key)
         n_parts = self.config.n_semantic, n_levels - self.config.n_semantic
         parts = [
-            part(z_BxTxD, real_BxT, key=k, train=train, n_levels=n)
-            for part, k, n in zip(self.parts, keys, n_parts, strict=True)
+            part(z_BxTxD, real_BxT, key=key, train=train, n_levels=n)
+            for part, n in zip(self.parts, n_parts, strict=True)
             if n
         ]
         state = *(part.codebooks for part in parts), *self.codebooks[len(parts) :]
@@ -123,10 +124,9 @@ class GroupedResidualQuantizer(_Joined):
     ) -> Quantized:
         """As `ResidualQuantizer`."""
         n_groups = self.config.n_groups
-        keys = [key] * n_groups if key is None else jax.random.split(key, n_groups)
         parts = [
-            part(z, real_BxT, key=k, train=train, n_levels=n_levels)
-            for part, z, k in zip(self.parts, jnp.split(z_BxTxD, n_groups, axis=-1), keys, strict=True)
+            part(z, real_BxT, key=key, train=train, n_levels=n_levels)
+            for part, z in zip(self.parts, jnp.split(z_BxTxD, n_groups, axis=-1), strict=True)
         ]
 
         def by_level(*arrays: jax.Array) -> jax.Array:

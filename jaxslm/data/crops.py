@@ -12,6 +12,17 @@ from jaxslm.data.draws import draw_bits, draw_uniform
 from jaxslm.data.records import Records
 
 Crop = dict[str, np.ndarray]
+Found = dict[str, list[tuple[int, float]]]
+
+
+def find_audio(records: Records) -> Found:
+    """Split -> (number, seconds) of each utterance with audio. Reads all records; shows how far it is if it lasts."""
+    found: Found = {"train": [], "heldout": []}
+    for index in tqdm(range(len(records)), desc="clips", unit=" utterances", delay=5):
+        utterance = records[index]
+        if utterance.audio:
+            found[utterance.split].append((index, utterance.duration))
+    return found
 
 
 class AudioCrops:
@@ -25,6 +36,7 @@ class AudioCrops:
       records: prepared audio; those without audio are left out.
       split: "train" or "heldout".
       n_samples: N, at the rate of the records, `sample_rate`.
+      found: what `find_audio` finds, for which all records are read, where it is not given.
     Raises:
       ValueError: no audio in the split; when a row is read, audio of another rate.
     """
@@ -37,21 +49,17 @@ class AudioCrops:
         seed: int,
         *,
         sample_rate: int = SAMPLE_RATE,
-        progress: bool = False,
+        found: Found | None = None,
     ):
         self.records, self.n_samples, self.seed, self.sample_rate = records, n_samples, seed, sample_rate
-        chosen, lengths = [], []
-        for index in tqdm(range(len(records)), desc="clips", unit=" utterances", disable=not progress):
-            utterance = records[index]
-            if utterance.audio and utterance.split == split:
-                chosen.append(index)
-                lengths.append(round(utterance.duration * sample_rate))
-        if not chosen:
+        clips = (find_audio(records) if found is None else found)[split]
+        if not clips:
             raise ValueError(
                 f"{records.folder} has no audio in the split '{split}'; give data.sources with audio, and `heldout` "
                 "above 0 for held-out clips"
             )
-        self._chosen, self._lengths = np.array(chosen), np.array(lengths)
+        self._chosen = np.array([index for index, _ in clips])
+        self._lengths = np.array([round(seconds * sample_rate) for _, seconds in clips])
         self._ends = np.cumsum(np.maximum(self._lengths, n_samples).astype(np.int64))
 
     @property

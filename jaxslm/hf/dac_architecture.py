@@ -48,7 +48,7 @@ def codec_config(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
         sample_rate=value("sampling_rate", 16_000),
         dim=dim,
         encoder=network | dict(channels=channels),
-        decoder=network | dict(decoder_channels=value("decoder_hidden_size", 1536)),
+        decoder=network | dict(channels=value("decoder_hidden_size", 1536)),
         quantizer=dict(
             kind="rvq",
             n_levels=value("n_codebooks", 9),
@@ -109,7 +109,7 @@ def config_json(config: CodecConfig) -> dict[str, Any]:
         model_type="dac",
         sampling_rate=config.sample_rate,
         encoder_hidden_size=encoder.channels,
-        decoder_hidden_size=decoder.decoder_channels,
+        decoder_hidden_size=decoder.channels,
         downsampling_ratios=list(encoder.ratios),
         n_codebooks=quantizer.n_levels,
         codebook_size=codebook_size(config, "DAC"),

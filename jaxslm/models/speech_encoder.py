@@ -77,7 +77,7 @@ class SpeechEncoderConfig:
         if not -1 <= self.layer <= self.n_layers:
             raise ValueError(f"layer={self.layer} is not one of the model's: use 0 to {self.n_layers}, or -1")
         if self.all_layers and (self.layer != -1 or self.pre_norm):
-            raise ValueError("all_layers=True is the mean over layers of a post-norm model, with layer=-1; use one layer")
+            raise ValueError("all_layers=True is the mean over layers of a post-norm model, with layer=-1; use one")
         if self.vocab_size and self.layer != -1:
             raise ValueError(f"layer={self.layer}: the CTC head sits on the last hidden state; use layer=-1")
         if self.d_model % self.n_heads:

@@ -16,14 +16,13 @@ import numpy as np
 from jaxslm.codec.adversarial import CodecTraining
 from jaxslm.codec.discriminators import Discriminators
 from jaxslm.codec.distillation import Distillation, open_teacher
-from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.codec.objective import Objective, weighted
-from jaxslm.data.crops import AudioCrops
+from jaxslm.data.crops import AudioCrops, find_audio
 from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
-from jaxslm.hf.codec import check_exportable, load_codec, save_codec
+from jaxslm.hf.codec import check_exportable, save_codec
 from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.codec_files import import_codec
@@ -62,9 +61,16 @@ def make(config: Mapping, workdir: Path) -> Task:
     step = jax.jit(training.step, static_argnums=3, donate_argnums=0, out_shardings=(shardings, None))
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     recordings = pick_recordings(records, config["samples"]["utterances"], codec_config.sample_rate)
+    contest = False
+
+    def train(state, batch):
+        nonlocal contest
+        contest = contest or training.has_started(state)
+        return step(state, batch, teacher, contest)
+
     return Task(
         init=init,
-        step=lambda state, batch: step(state, batch, teacher, training.has_started(state)),
+        step=train,
         batches=lambda first_step: training_batches(
             [crops], [1.0], batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
         ),
@@ -103,9 +109,8 @@ def open_audio(data: Mapping, sample_rate: int, seed: int) -> tuple[Records, Aud
     cache = Path(data["cache"]).expanduser()
     prepared = prepare({**_plain(data), "units": {}}, cache, **share_of(cache))
     records, n_samples = Records(prepared.folder, inventory=""), round(data["seconds"] * sample_rate)
-    crops, heldout = (
-        AudioCrops(records, split, n_samples, seed, sample_rate=sample_rate) for split in ("train", "heldout")
-    )
+    more = dict(sample_rate=sample_rate, found=find_audio(records))
+    crops, heldout = (AudioCrops(records, split, n_samples, seed, **more) for split in ("train", "heldout"))
     log.info("%.2f h of audio to train on, %.2f h held out", crops.seconds / 3600, heldout.seconds / 3600)
     return records, crops, heldout
 
@@ -126,14 +131,6 @@ def export_codec(workdir: Path, folder: Path, step: int | None = None) -> int:
     codec, step = restore_codec(workdir, step)
     save_codec(codec, folder)
     return step
-
-
-def verify_codec(workdir: Path, folder: Path, step: int) -> str:
-    """SHA-256 of the codec of a run, which is that of the one read from `folder`; ValueError if it is not."""
-    run, written = codec_sha256(load_run(workdir, step)), codec_sha256(load_codec(folder))
-    if run != written:
-        raise ValueError(f"{folder} holds another codec ({written[:12]}) than {workdir} ({run[:12]}): export it again")
-    return run
 
 
 def restore_codec(workdir: Path, step: int | None) -> tuple[Codec, int]:

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from jaxslm.codec.distillation import open_teacher
+from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.configure import load_config
 from jaxslm.sharding import make_partitioner
 from jaxslm.tasks import codec as task
 from jaxslm.training.state import make_init
+from tests.codec.dilations import dilates_inputs
 
 # millions of parameters without codebooks learnt as means, frames a second, bits a second
 CONFIGS = {
@@ -37,6 +39,7 @@ def test_a_config_is_the_published_size_and_trains(name, size):
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(codec.with_codebooks(None)))
     if size:
         assert n_parameters < 4e6
+        assert len(codec_sha256(jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), codec))) == 64
     else:
         assert n_parameters / 1e6 == pytest.approx(millions, abs=0.06)
         k = codec_config.parts[2].codebook_size
@@ -52,7 +55,13 @@ def test_a_config_is_the_published_size_and_trains(name, size):
     _, state = make_init(build, training, make_partitioner({"data": 1}, jax.devices()[:1]))
     n = round(config.data.seconds * codec_config.sample_rate)
     batch = {"samples": jax.ShapeDtypeStruct((4, n), jnp.float32), "length": jax.ShapeDtypeStruct((4, 1), jnp.int32)}
-    after, metrics = jax.eval_shape(functools.partial(training.step, contest=True), state, batch, teacher)
+    step = functools.partial(training.step, contest=True)
+    if size:
+        lowered = jax.jit(step).lower(state, batch, teacher)
+        assert not dilates_inputs(lowered.as_text())
+        after, metrics = lowered.out_info
+    else:
+        after, metrics = jax.eval_shape(step, state, batch, teacher)
     assert [leaf.shape for leaf in jax.tree.leaves(after)] == [leaf.shape for leaf in jax.tree.leaves(state)]
     assert {"loss", "loss/adversarial", "loss/feature", "loss/discriminators", "grad_norm"} <= set(metrics)
     assert ("loss/distil" in metrics) == (name in ("mimi_24k", "speechtokenizer_16k"))

@@ -144,7 +144,10 @@ def test_finite_scalar_gradients_reach_the_frames_and_padding_is_not_counted():
         (dict(codebook_dim=4), "set quantizer.projection to shared or level"),
         (dict(kind="split_rvq", n_semantic=3, n_levels=3), "set it to 1 to 2"),
         (dict(kind="grouped_rvq", n_groups=3), "not a multiple of n_groups=3"),
-        (dict(kind="fsq", fsq_levels=(8, 1)), "each 2 or more"),
+        (dict(kind="fsq", fsq_levels=(8, 2)), "each 3 or more"),
+        (dict(kmeans_iterations=-1), "quantizer.kmeans_iterations=-1; set it to 0 or more"),
+        (dict(restart_every=0), "quantizer.restart_every=0; set it to 1 or more"),
+        (dict(restart="interval", restart_threshold=1.0), "not for restart='interval'"),
         (dict(dropout=1.5), "quantizer.dropout=1.5 is a share"),
         (dict(decay=1.0), "quantizer.decay=1.0"),
         (dict(n_levels=0), "quantizer.n_levels=0"),
@@ -158,3 +161,30 @@ def test_configs_that_make_no_sense_are_refused(options, message):
 def test_splits_refuse_fewer_levels_than_the_semantic_ones():
     with pytest.raises(ValueError, match="the split quantizer takes 2 to 3"):
         make("split_rvq", n_semantic=2).encode(Z, 1)
+
+
+@pytest.mark.parametrize("kind", ("split_rvq", "grouped_rvq"))
+def test_an_item_passes_unquantized_in_all_parts_or_in_none(kind):
+    quantizer, whole = make(kind, no_quantization_rate=0.5), make(kind)
+    z, real = jax.random.normal(jax.random.key(1), (100, 3, D)), jnp.ones((100, 3), bool)
+    found = jax.jit(lambda q: q(z, real, key=jax.random.key(2), train=True))(quantizer).values_BxTxD
+    quantized = jax.jit(lambda q: q(z, real, key=jax.random.key(2), train=True))(whole).values_BxTxD
+    passed = {"split_rvq": 2 * z, "grouped_rvq": z}[kind]  # each half of a split gives the frames
+    skipped = np.isclose(found, passed, atol=1e-5).all(axis=(1, 2))
+    assert 0.3 < skipped.mean() < 0.7
+    np.testing.assert_allclose(found[~skipped], quantized[~skipped], atol=1e-5)
+
+
+def test_an_item_drops_the_same_levels_in_all_groups():
+    quantizer = make("grouped_rvq", dropout=1.0)
+    z, real = jax.random.normal(jax.random.key(1), (50, 3, D)), jnp.ones((50, 3), bool)
+    found = jax.jit(lambda q: q(z, real, key=jax.random.key(2), train=True))(quantizer)
+    used = set()
+    for values, codes in zip(found.values_BxTxD, found.codes_BxTxQ, strict=True):
+        with_levels = [
+            np.allclose(quantizer.decode(codes[None, :, : n * quantizer.config.n_groups])[0], values, atol=1e-5)
+            for n in range(1, quantizer.config.n_levels + 1)
+        ]
+        assert sum(with_levels) == 1
+        used.add(with_levels.index(True))
+    assert used == set(range(quantizer.config.n_levels))

@@ -42,7 +42,7 @@ CONFIGS = {
     ),
 }
 
-DAC = dict(kind="dac", ratios=(2, 3), channels=2, decoder_channels=8)
+DAC = dict(kind="dac", ratios=(2, 3))
 DAC_QUANTIZER = QUANTIZER | dict(codebook_dim=4, projection="level", l2=True, learning="gradient")
 
 
