@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxslm.codec.adversarial import CodecTraining
 from jaxslm.codec.discriminators import Discriminators
-from jaxslm.codec.distillation import Distillation, open_teacher
+from jaxslm.codec.distillation import Distillation
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.codec.objective import Objective, weighted
 from jaxslm.data.crops import AudioCrops, find_audio
@@ -27,6 +27,7 @@ from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.codec_files import import_codec
 from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
+from jaxslm.tasks.codec_teacher import open_teacher
 from jaxslm.training.checkpoint import restore_parts
 from jaxslm.training.distributed import share_of
 from jaxslm.training.optimizer import make_optimizer

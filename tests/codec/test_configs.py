@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxslm.codec.distillation import open_teacher
 from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.configure import load_config
 from jaxslm.sharding import make_partitioner
 from jaxslm.tasks import codec as task
+from jaxslm.tasks.codec_teacher import open_teacher
 from jaxslm.training.state import make_init
 from tests.codec.dilations import dilates_inputs
 

@@ -6,8 +6,9 @@ import pytest
 import scipy.signal
 import torch
 
-from jaxslm.codec.distillation import open_teacher, pool_frames, resample
+from jaxslm.codec.distillation import pool_frames, resample
 from jaxslm.codec.model import Codec
+from jaxslm.tasks.codec_teacher import open_teacher
 from tests.codec import tiny_codec
 
 
