@@ -129,14 +129,15 @@ def _write_clips(path: Path, made: Reconstructions) -> None:
 def summary(result: dict) -> str:
     """The result as text: a table over levels, what failed, how the codes are used, speed."""
     lines = [*_heading(result), "", _table(result), ""]
+    failed: dict[tuple, list[str]] = {}
     for n, level in result["levels"].items():
         for name, metric in level["metrics"].items():
             if metric["failed"]:
-                first = [f"{id}: {why}" for id, why in list(metric["failed"].items())[:3]]
-                more = ", ..." if len(metric["failed"]) > 3 else ""
-                lines.append(
-                    f"{TITLES[name]} at {column(int(n))} failed on {len(metric['failed'])}: {'; '.join(first)}{more}"
-                )
+                failed.setdefault((name, *metric["failed"].items()), []).append(n)
+    for (name, *clips), levels in failed.items():
+        first = "; ".join(f"{id}: {why}" for id, why in clips[:3])
+        at = column(int(levels[0])) if len(levels) == 1 else f"levels {', '.join(levels)}"
+        lines.append(f"{TITLES[name]} at {at} failed on {len(clips)}: {first}{'; ...' if clips[3:] else ''}")
     lines += [f"not measured: {cure}" for cure in result["not_measured"].values()]
     header = ["level", "codes", "usage", "perplexity", "dead", "entropy"]
     rows = [

@@ -32,6 +32,7 @@ td { padding: .2em .5em; font-variant-numeric: tabular-nums }
 thead td { font-weight: bold }
 audio { width: 340px; height: 36px; display: block }
 img { display: block }
+body > img { max-width: 100% }
 .failed { color: #a00; font-size: .85em; max-width: 340px }
 """
 

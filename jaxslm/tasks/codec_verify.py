@@ -49,12 +49,15 @@ def verify_codec(workdir: Path, folder: Path, step: int | None = None) -> str:
         theirs_QxT = peer.encode(torch.tensor(samples_N)[None, None], **_all_levels(peer.config)).audio_codes
         theirs_TxQ = theirs_QxT.reshape(-1, theirs_QxT.shape[-1]).numpy().T
         codes_1xQxT = torch.tensor(ours.ids.T.astype(np.int64))[None]
-        is_encodec = peer.config.model_type == "encodec"
-        made = peer.decode(codes_1xQxT[None], [None]) if is_encodec else peer.decode(codes_1xQxT)
+        if peer.config.model_type == "encodec":
+            made = peer.decode(audio_codes=codes_1xQxT[None], audio_scales=[None])
+        else:
+            made = peer.decode(audio_codes=codes_1xQxT)
         expected_N = made.audio_values.numpy().reshape(-1)
     half = round(COMPARED * len(samples_N))
     mine_N = runner.decode([CodeSequence(ours.ids, ours.frame_rate, len(samples_N))])[0]
-    difference = float(np.abs(mine_N - expected_N[: len(mine_N)])[:half].max()) if len(expected_N) >= half else np.inf
+    enough = len(expected_N) >= half
+    difference = float(np.abs(mine_N[:half] - expected_N[:half]).max()) if enough else np.inf
     loudest = float(np.abs(mine_N).max())
     alike = float((ours.ids == theirs_TxQ).mean()) if theirs_TxQ.shape == ours.ids.shape else 0.0
     said = (
