@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxslm.codec.bottleneck import LSTM, TransformerConfig, WindowTransformer
+from tests.codec.chunks import in_chunks
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -78,13 +79,7 @@ def test_each_row_of_a_batch_is_the_row_alone(kind):
 def test_chunks_are_the_whole(kind):
     layer = LAYERS[kind]()
     x = jnp.asarray(noise(2, 14, DIM))
-    run = jax.jit(lambda layer, x, state: layer.stream(x, state))
-    state, pieces, first = layer.start(2), [], 0
-    for n in (1, 1, 2, 6, 1, 3):
-        y, state = run(layer, x[:, first : first + n], state)
-        pieces.append(y)
-        first += n
-    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), layer(x), atol=1e-5)
+    np.testing.assert_allclose(in_chunks(layer, x, [1, 1, 2, 6, 1, 3]), layer(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [3, 2 * WINDOW, 2 * WINDOW + 1, 5 * WINDOW])

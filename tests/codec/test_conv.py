@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxslm.codec.conv import Conv, ConvTranspose, fold_weight_norm
+from tests.codec.chunks import in_chunks
 from tests.codec.dilations import dilates_inputs
 
 KEY = jax.random.key(0)
@@ -157,31 +158,20 @@ def test_each_row_of_an_upsampled_batch_is_the_row_alone(kernel, stride, causal)
         np.testing.assert_allclose(y[i, : n * stride], alone, atol=1e-5)
 
 
-def stream(layer, x, sizes):
-    run = jax.jit(layer.stream)
-    state, pieces, first = layer.start(x.shape[0]), [], 0
-    for size in sizes:
-        y, state = run(x[:, first : first + size], state)
-        pieces.append(y)
-        first += size
-    assert first == x.shape[1]
-    return jnp.concatenate(pieces, axis=1)
-
-
 @pytest.mark.parametrize("kind", CONVS)
 def test_a_convolution_in_chunks_is_the_convolution_of_the_whole(kind):
     conv = Conv(3, 4, key=KEY, causal=True, **CONVS[kind])
     x = noise(2, 60, 3)
-    np.testing.assert_allclose(stream(conv, x, [30, 0, 30]), conv(x), atol=1e-5)
+    np.testing.assert_allclose(in_chunks(conv, x, [30, 0, 30]), conv(x), atol=1e-5)
     sizes = [7 * conv.stride] + [conv.stride] * (60 // conv.stride - 7)
-    np.testing.assert_allclose(stream(conv, x, sizes), conv(x), atol=1e-5)
+    np.testing.assert_allclose(in_chunks(conv, x, sizes), conv(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel, stride", UPSAMPLERS)
 def test_a_transposed_convolution_in_chunks_is_that_of_the_whole(kernel, stride):
     conv = ConvTranspose(3, 4, kernel, stride, KEY, causal=True)
     x = noise(2, 9, 3)
-    np.testing.assert_allclose(stream(conv, x, [1, 1, 4, 3]), conv(x), atol=1e-5)
+    np.testing.assert_allclose(in_chunks(conv, x, [1, 1, 4, 3]), conv(x), atol=1e-5)
 
 
 def test_a_strided_convolution_of_one_channel_strides():

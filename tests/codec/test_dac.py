@@ -8,6 +8,7 @@ import pytest
 from jaxslm.codec.activations import SnakeBeta
 from jaxslm.codec.alias_free import AliasFree, kaiser_sinc
 from jaxslm.codec.dac import DACConfig, DACDecoderConfig, dac_decoder, dac_encoder
+from tests.codec.chunks import in_chunks
 from tests.codec.dilations import dilates_inputs
 
 KEY = jax.random.key(0)
@@ -47,14 +48,6 @@ def test_frames_are_whole_hops_even_for_odd_strides(n):
     assert latents.shape == (1, -(-n // HOP), DIM) and encoder.length(n) == latents.shape[1]
     samples = jax.eval_shape(decoder, latents)
     assert samples.shape == (1, -(-n // HOP) * HOP, 1) and decoder.length(latents.shape[1]) == samples.shape[1]
-
-
-def in_chunks(layer, x, size):
-    run, state, pieces = jax.jit(layer.stream), layer.start(x.shape[0]), []
-    for first in range(0, x.shape[1], size):
-        y, state = run(x[:, first : first + size], state)
-        pieces.append(y)
-    return jnp.concatenate(pieces, axis=1)
 
 
 def test_causal_networks_in_chunks_are_those_of_the_whole():

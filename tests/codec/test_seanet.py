@@ -6,6 +6,7 @@ import pytest
 from jaxslm.codec.chain import Activation
 from jaxslm.codec.conv import fold_weight_norm
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
+from tests.codec.chunks import in_chunks
 
 KEY = jax.random.key(0)
 DIM = 6
@@ -50,17 +51,6 @@ def test_each_row_of_a_batch_is_the_row_alone(kind):
     np.testing.assert_allclose(y[1:, : frames[1] * config.hop], run(decoder, z_alone, None), atol=1e-5)
 
 
-def stream(layer, x, sizes):
-    step = jax.jit(lambda layer, x, state: layer.stream(x, state))
-    state, pieces, first = layer.start(x.shape[0]), [], 0
-    for size in sizes:
-        y, state = step(layer, x[:, first : first + size], state)
-        pieces.append(y)
-        first += size
-    assert first == x.shape[1]
-    return jnp.concatenate(pieces, axis=1)
-
-
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_chunks_are_the_whole(kind):
     config, encoder, decoder = both(kind)
@@ -68,8 +58,8 @@ def test_chunks_are_the_whole(kind):
     sizes = np.array([4, 1, 1] if kind == "encodec" else [1, 1, 1])
     x = noise(2, sizes.sum() * config.hop, 1)
     z = run(encoder, x, None)
-    np.testing.assert_allclose(stream(encoder, x, sizes * config.hop), z, atol=1e-5)
-    np.testing.assert_allclose(stream(decoder, z, sizes), run(decoder, z, None), atol=1e-5)
+    np.testing.assert_allclose(in_chunks(encoder, x, sizes * config.hop), z, atol=1e-5)
+    np.testing.assert_allclose(in_chunks(decoder, z, sizes), run(decoder, z, None), atol=1e-5)
 
 
 def test_what_is_not_causal_does_not_stream():

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxslm.hf.codec import load_codec, save_codec
+from tests.codec.chunks import in_chunks
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -178,19 +179,9 @@ def test_chunks_of_a_causal_codec_give_what_transformers_makes_of_the_whole(pair
             codec.decoder.start(1)
         return
     x = noise(1, 8 * codec.hop, seed=2)
-    sizes = [7, 1]  # the first of more frames than a kernel reflects
-    run = jax.jit(lambda layer, x, state: layer.stream(x, state))
-
-    def stream(layer, x, step):
-        state, pieces, first = layer.start(1), [], 0
-        for n in sizes:
-            y, state = run(layer, x[:, first : first + n * step], state)
-            pieces.append(y)
-            first += n * step
-        return jnp.concatenate(pieces, axis=1)
-
+    sizes = np.array([7, 1])  # the first of more frames than a kernel reflects
     expected = peer_codes(peer, x)
-    codes = codec.quantizer.encode(stream(codec.encoder, jnp.asarray(x)[..., None], codec.hop))
+    codes = codec.quantizer.encode(in_chunks(codec.encoder, jnp.asarray(x)[..., None], sizes * codec.hop))
     np.testing.assert_array_equal(codes, expected)
-    samples = stream(codec.decoder, codec.quantizer.decode(codes), 1)[..., 0]
+    samples = in_chunks(codec.decoder, codec.quantizer.decode(codes), sizes)[..., 0]
     np.testing.assert_allclose(samples, peer_samples(peer, expected), atol=1e-4)
