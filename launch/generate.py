@@ -60,8 +60,8 @@ def main() -> None:
 
 def answer(flags: argparse.Namespace):
     config = read_config(flags.workdir)
-    if config.task != "speech_text_lm":
-        raise ValueError(f"{flags.workdir} is a run of the task '{config.task}': name one of speech_text_lm")
+    if (task := config.get("task", "speech_text_lm")) != "speech_text_lm":
+        raise ValueError(f"{flags.workdir} is a run of the task '{task}': name one of speech_text_lm")
     vocabulary = load_vocabulary(flags.workdir)
     check_modalities(vocabulary, text=flags.text, to=flags.to)
     settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}

@@ -62,16 +62,9 @@ def make(config: Mapping, workdir: Path) -> Task:
     step = jax.jit(training.step, static_argnums=3, donate_argnums=0, out_shardings=(shardings, None))
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     recordings = pick_recordings(records, config["samples"]["utterances"], codec_config.sample_rate)
-    contest = False
-
-    def train(state, batch):
-        nonlocal contest
-        contest = contest or training.has_started(state)
-        return step(state, batch, teacher, contest)
-
     return Task(
         init=init,
-        step=train,
+        step=lambda state, batch: step(state, batch, teacher, training.has_started(state)),
         batches=lambda first_step: training_batches(
             [crops], [1.0], batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
         ),

@@ -24,7 +24,7 @@ CONFIGS = {
     "speechtokenizer_16k": (102.9, 50, 4000),
     "wavtokenizer_24k": (71.8, 75, 900),
     "bigcodec_16k": (159.4, 80, 1040),
-    "small_16k": (16.8, 50, 4000),
+    "small_16k": (15.7, 50, 4000),
 }
 
 

@@ -75,5 +75,6 @@ def test_two_processes_train_as_one(recipe, tmp_path):
     expect_success([started(recipe, two, cache, 2, *mesh[1], **environment) for environment in together(2)], tmp_path)
     assert [row["step"] for row in losses(one) if "loss" in row] == list(range(1, STEPS + 1))
     assert [row.keys() for row in losses(one)] == [row.keys() for row in losses(two)]
+    relative = dict(rel=1e-4) if recipe == "encodec_24k" else {}  # its losses are tens
     for ours, theirs in zip(losses(one), losses(two), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-4 if recipe == "encodec_24k" else 1e-6)
+        assert ours == pytest.approx(theirs, abs=1e-5, **relative)

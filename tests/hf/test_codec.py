@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec, CodecConfig
 from jaxslm.hf.codec import load_codec, save_codec
 
@@ -17,8 +18,8 @@ SEANET = dict(kind="seanet", n_filters=4, ratios=(2, 3), n_residual=1, residual_
 QUANTIZER = dict(n_levels=2, codebook_size=16, kmeans_iterations=0)
 
 
-def make(network: dict, quantizer: dict) -> CodecConfig:
-    return CodecConfig(sample_rate=120, dim=8, encoder=network, decoder=network, quantizer=quantizer)
+def make(network: dict, quantizer: dict, **decoder) -> CodecConfig:
+    return CodecConfig(sample_rate=120, dim=8, encoder=network, decoder=network | decoder, quantizer=quantizer)
 
 
 def initialized(config: CodecConfig) -> Codec:
@@ -42,7 +43,7 @@ CONFIGS = {
     ),
 }
 
-DAC = dict(kind="dac", ratios=(2, 3))
+DAC = dict(kind="dac", ratios=(2, 3), channels=2)
 DAC_QUANTIZER = QUANTIZER | dict(codebook_dim=4, projection="level", l2=True, learning="gradient")
 
 
@@ -155,13 +156,14 @@ def test_fields_that_are_not_known_here_are_refused_by_name(folder):
 
 
 def test_dac_is_read_as_it_was_written_and_refuses_other_fields(tmp_path):
-    codec, folder = initialized(make(DAC | dict(norm="none"), DAC_QUANTIZER)), tmp_path / "dac"
+    codec, folder = initialized(make(DAC | dict(norm="none"), DAC_QUANTIZER, channels=8)), tmp_path / "dac"
     save_codec(codec, folder)
     read = load_codec(folder)
     pairs = zip(
         jax.tree.leaves((codec.encoder, codec.decoder)), jax.tree.leaves((read.encoder, read.decoder)), strict=True
     )
     assert all((a == b).all() for a, b in pairs) and (read.quantizer.codes[...] == codec.quantizer.codes[...]).all()
+    assert codec_sha256(read) == codec_sha256(codec)  # at widths that are not the usual ones
     before = (folder / "config.json").read_text()
     for key, value in (("upsampling_ratios", [2, 3]), ("codebook_dim", 0), ("quantizer_dropout", 2)):
         _edit(folder, **{key: value})
@@ -193,10 +195,10 @@ NOT_WRITTEN = {
     "encoder.downsample=0": make(CONFIGS["mimi"].encoder | dict(downsample=0), CONFIGS["mimi"].quantizer),
     "quantizer.kind='rvq'": make(CONFIGS["mimi"].encoder, QUANTIZER),
     "decoder.kind='seanet'": CodecConfig(120, 8, DAC, SEANET, DAC_QUANTIZER),
-    "encoder.dilations=.1, 3.": make(DAC | dict(dilations=(1, 3)), DAC_QUANTIZER),
-    "encoder.causal=True": make(DAC | dict(causal=True), DAC_QUANTIZER),
-    "dim=8": make(DAC | dict(channels=3), DAC_QUANTIZER),
-    "quantizer.l2=False": make(DAC, DAC_QUANTIZER | dict(l2=False)),
+    "encoder.dilations=.1, 3.": make(DAC | dict(dilations=(1, 3)), DAC_QUANTIZER, channels=8),
+    "encoder.causal=True": make(DAC | dict(causal=True), DAC_QUANTIZER, channels=8),
+    "dim=8": make(DAC | dict(channels=3), DAC_QUANTIZER, channels=8),
+    "quantizer.l2=False": make(DAC, DAC_QUANTIZER | dict(l2=False), channels=8),
 }
 
 
