@@ -116,6 +116,8 @@ class MaskedModel(nnx.Module):
     def with_codebooks(self, values_QxKxC: jax.Array, key: jax.Array) -> "MaskedModel":
         """The same model whose rows of codes are a random projection of the codec's, each level in the spread of
         embeddings: codes that sound alike begin alike (soundstorm-speechtokenizer starts from codebooks, too).
+
+        Raises ValueError for other numbers of levels or codes.
         """
         config = self.config
         q, k, c = values_QxKxC.shape

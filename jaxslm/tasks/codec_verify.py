@@ -38,8 +38,8 @@ def verify_codec(workdir: Path, folder: Path, step: int | None = None) -> str:
     expected, found = codec_sha256(run), codec_sha256(written)
     if expected != found:
         raise ValueError(
-            f"{folder} holds another codec ({found[:12]}) than step {step} of {workdir} ({expected[:12]}): export it "
-            "to another folder"
+            f"{folder} holds another codec ({found[:12]}) than step {step} of {workdir} ({expected[:12]}): "
+            "name the step it is of by --step, or export to another folder"
         )
     peer = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     samples_N = chirp(run)

@@ -24,6 +24,10 @@ def test_both_sides_code_alike(part, folder):
     assert apart.get("largest_difference", 0) < 1e-4 * apart.get("deviation", 1)
 
 
+def test_a_step_of_training_is_built_as_the_task_builds_it():
+    assert callable(codec_training.our_step(1, True))
+
+
 @pytest.mark.slow  # to compile
 def test_steps_of_training_have_the_losses_of_the_same_steps_in_torch(folder):
     ours, peer, clips = (

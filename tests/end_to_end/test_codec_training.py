@@ -43,6 +43,9 @@ def test_training_encoding_decoding_and_export(tmp_path):
     assert "read back, it is the same codec" in done.stdout and "100.00 % of" in done.stdout
     done = run("export_hf.py", f"--workdir={workdir}", f"--out={workdir / 'exports' / '3'}", "--verify")
     assert "is compared, not written" in done.stdout
+    given = ("--suite=codec", f"--codec={tmp_path / 'hf'}", f"--out={tmp_path / 'scores'}")
+    done = run("evaluate.py", *given, check=False)
+    assert done.returncode == 2 and "name clips by --records=FOLDER or --audio=FOLDER" in done.stderr
     clip = 0.3 * np.sin(np.arange(4000, dtype=np.float32) / 9)[None]
     np.testing.assert_array_equal(load_codec(tmp_path / "hf").encode(clip), load_run(workdir).encode(clip))
 

@@ -116,6 +116,12 @@ def test_mistakes_are_named_with_exit_code_2(workdir, monkeypatch, capsys, argum
     assert message in capsys.readouterr().err
 
 
+def test_the_run_of_another_task_is_named(monkeypatch, capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"task": "codec"}')
+    assert run(monkeypatch, f"--workdir={tmp_path}", "--text=a", "--to=text") == 2
+    assert "is a run of the task 'codec'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", ["vocabulary.json", "units", "checkpoints"])
 def test_a_workdir_with_a_part_missing_is_named(workdir, monkeypatch, capsys, tmp_path, file):
     for path in workdir.iterdir():
