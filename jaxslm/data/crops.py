@@ -3,6 +3,8 @@
 N samples of a crop.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from tqdm import tqdm
 
@@ -23,6 +25,27 @@ def find_audio(records: Records) -> Found:
         if utterance.audio:
             found[utterance.split].append((index, utterance.duration))
     return found
+
+
+class Places:
+    """Where crops of `size` begin in clips of `lengths`, as a function of (seed, row): every place is as likely as every
+    other, and clips shorter than a crop come whole.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int):
+        self.lengths, self.size, self.seed = np.asarray(lengths, np.int64), size, seed
+        self._ends = np.cumsum(np.maximum(self.lengths, size))
+
+    def draw(self, row: int) -> tuple[int, int]:
+        """(which clip, where the crop begins)."""
+        place = int(draw_bits(self.seed, row, 0) % np.uint64(self._ends[-1]))
+        which = int(np.searchsorted(self._ends, place, side="right"))
+        spare = max(0, int(self.lengths[which]) - self.size)
+        return which, int(draw_uniform(self.seed, row, 1) * (spare + 1))
+
+    def order(self, n: int) -> list[int]:
+        """At most n clips in an order drawn by the seed."""
+        return np.argsort(draw_bits(self.seed, np.arange(len(self.lengths))), kind="stable")[:n].tolist()
 
 
 class AudioCrops:
@@ -59,13 +82,12 @@ class AudioCrops:
                 "above 0 for held-out clips"
             )
         self._chosen = np.array([index for index, _ in clips])
-        self._lengths = np.array([round(seconds * sample_rate) for _, seconds in clips])
-        self._ends = np.cumsum(np.maximum(self._lengths, n_samples).astype(np.int64))
+        self._places = Places([round(seconds * sample_rate) for _, seconds in clips], n_samples, seed)
 
     @property
     def seconds(self) -> float:
         """Of audio in the split."""
-        return float(self._lengths.sum()) / self.sample_rate
+        return float(self._places.lengths.sum()) / self.sample_rate
 
     @property
     def n_utterances(self) -> int:
@@ -75,16 +97,11 @@ class AudioCrops:
         return 2**40  # without end, as far as mixing is concerned
 
     def __getitem__(self, row: int) -> Crop:
-        place = int(draw_bits(self.seed, row, 0) % np.uint64(self._ends[-1]))
-        which = int(np.searchsorted(self._ends, place, side="right"))
-        spare = max(0, int(self._lengths[which]) - self.n_samples)
-        start = int(draw_uniform(self.seed, row, 1) * (spare + 1))
-        return self._crop(which, start)
+        return self._crop(*self._places.draw(row))
 
     def firsts(self, n: int) -> list[Crop]:
         """The beginnings of at most n utterances, drawn by the seed: what held-out losses are measured on."""
-        order = np.argsort(draw_bits(self.seed, np.arange(len(self._chosen))), kind="stable")[:n]
-        return [self._crop(int(which), 0) for which in order]
+        return [self._crop(which, 0) for which in self._places.order(n)]
 
     def _crop(self, which: int, start: int) -> Crop:
         audio = self.records[int(self._chosen[which])].audio
