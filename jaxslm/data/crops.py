@@ -28,7 +28,7 @@ def find_audio(records: Records) -> Found:
 
 
 class Places:
-    """Where crops of `size` begin in clips of `lengths`, as a function of (seed, row): every place is as likely as every
+    """Where crops of `size` begin in clips of `lengths`, a function of (seed, row): every place is as likely as every
     other, and clips shorter than a crop come whole.
     """
 

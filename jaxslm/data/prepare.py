@@ -1,7 +1,8 @@
 """From sources to a folder of records: read, check, align, learn the units, encode, write.
 
-The audio lies in a folder named by a hash of all that decides its content, the units of each inventory in a folder of
-their own inside it. Both are made shard by shard; a manifest, written last, says that a folder is complete.
+The audio lies in a folder named by a hash of all that decides its content, the units of each inventory and the codes of
+each codec in a folder of their own inside it. All are made shard by shard; a manifest, written last, says that a folder
+is complete.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import numpy as np
 
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import HIGHEST_RATE, LOWEST_RATE, decode_flac
+from jaxslm.codec.identity import describe_codec
+from jaxslm.codec.model import Codec
+from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.audio_shards import REPORT, make_audio_shards
-from jaxslm.data.records import MANIFEST, SCHEMA, Records, units_name
+from jaxslm.data.derived_shards import codes_of, make_derived_shards, units_of
+from jaxslm.data.records import MANIFEST, SCHEMA, Records, codes_name, units_name
 from jaxslm.data.report import Report
 from jaxslm.data.shards import disk_errors, file_sha256, write_json
 from jaxslm.data.sharing import Part, alone, scratch, telling, wait
-from jaxslm.data.unit_shards import make_unit_shards
 from jaxslm.units.alignment import CLIP_BY_CLIP, check_aligner
 from jaxslm.units.encoders import Encoder, load_encoder
 from jaxslm.units.inventory import UnitInventory
@@ -44,19 +48,22 @@ _INVENTORY = "inventory"
 @dataclass(frozen=True)
 class Prepared:
     """folder: for `Records(folder)`. inventory: None if data.units is empty. report: also in folder/report.jsonl.
-    units: the folder inside it that holds the units and the inventory; None if there are none to compute.
+    units: the folder inside it that holds the units and the inventory; None if there are none to compute. codec: what
+    `describe_codec` says of the one whose codes there are, if there are.
     """
 
     folder: Path
     inventory: UnitInventory | None
     report: Report
     units: Path | None = None
+    codec: dict | None = None
 
 
 def prepare(
     data_config: Mapping,
     cache: str | Path,
     *,
+    codec: tuple[Codec, str] | None = None,
     progress: bool = True,
     workers: int | None = None,
     process_index: int = 0,
@@ -76,6 +83,7 @@ def prepare(
         is cut at pauses, see splitting.py); `sample_rate` of the audio in the records (16,000; whatever it is, encoders
         and aligners hear 16 kHz).
       cache: holds one folder for the audio of each set of sources, with the units of each inventory inside.
+      codec: one whose codes are computed, too, and its name.
       workers: processes that decode and align (None: one a core).
       process_index, process_count: of processes that share the work, and must all see `cache`.
       run: a name that these processes have in common, and no other run has, neither before nor beside theirs; so that
@@ -106,7 +114,15 @@ def prepare(
                 inventory = given or _learned(folder, learned, config["units"], part)
                 units = folder / units_name(inventory.sha256)
                 _keep(folder, units, inventory, part)
-                made = make_unit_shards(folder, units, inventory, check=check, **how) or made
+                made = make_derived_shards(folder, units, units_of(inventory), check=check, **how) or made
+            about = None
+            if codec:
+                about = describe_codec(*codec)
+                codes = folder / codes_name(about["sha256"])
+                with disk_errors(codes):
+                    codes.mkdir(exist_ok=True)
+                derived = codes_of(CodecRunner(codec[0]), about)
+                made = make_derived_shards(folder, codes, derived, check=check, **how) or made
     report = Report.load(folder / REPORT)
     if not made:
         logger.info("%s is prepared already (remove it to read the sources again)", folder)
@@ -114,7 +130,7 @@ def prepare(
         manifest = Records(folder, inventory="").manifest
         text = f"prepared {folder}: utterances {manifest['utterances']}, hours {manifest['hours']}\n{report.summary()}"
         logger.log(logging.WARNING if report.count() else logging.INFO, "%s", text)
-    return Prepared(folder, inventory, report, units)
+    return Prepared(folder, inventory, report, units, about)
 
 
 def prepared_folder(data_config: Mapping, cache: str | Path) -> Path:

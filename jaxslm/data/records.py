@@ -1,8 +1,8 @@
 """Utterance records: what every source becomes, stored as ArrayRecord shards with a JSON manifest.
 
 A record is a msgpack map whose arrays are raw little-endian bytes, so a reader in any language needs nothing of ours.
-The manifest is written last: a folder that has one is complete. Units that are computed from the audio lie in a folder
-an inventory beside it, whose shards run parallel to those of the audio.
+The manifest is written last: a folder that has one is complete. Units and codes that are computed from the audio lie in
+a folder an inventory and a codec beside it, whose shards run parallel to those of the audio.
 """
 
 from __future__ import annotations
@@ -108,6 +108,22 @@ def units_from_bytes(data: bytes) -> tuple[str, UnitSequence | None]:
     """The inverse of `units_to_bytes`."""
     fields = msgpack.unpackb(data)
     return fields["id"], None if fields["units"] is None else _units_of(fields["units"])
+
+
+def codes_name(sha256: str) -> str:
+    """The folder, beside the audio, of the codes of a codec."""
+    return f"codes-{sha256[:12]}"
+
+
+def codes_to_bytes(id: str, codes: CodeSequence | None) -> bytes:
+    """The codes of one utterance, None for one without audio, as they lie in the folder of their codec."""
+    return msgpack.packb(dict(schema=SCHEMA, id=id, codes=None if codes is None else _codes_map(codes)))
+
+
+def codes_from_bytes(data: bytes) -> tuple[str, CodeSequence | None]:
+    """The inverse of `codes_to_bytes`."""
+    fields = msgpack.unpackb(data)
+    return fields["id"], None if fields["codes"] is None else _codes_of(fields["codes"])
 
 
 def _units_map(units: UnitSequence) -> dict:
@@ -246,32 +262,41 @@ class Shards(Sequence):
 
 
 class Records(Sequence):
-    """Random access to the utterances of a folder, with the units of the inventories that lie beside them. Picklable.
+    """Random access to the utterances of a folder, with units and codes that lie beside them. Picklable.
 
     Args:
-      folder: holds the audio, its manifest and, a folder an inventory, units (see unit_shards.py).
+      folder: holds the audio, its manifest and, a folder each, units of inventories and codes of codecs (see
+        derived_shards.py).
       inventory: SHA-256 of the one whose units are wanted, "" for none; by default all that are complete.
+      codec: SHA-256 of the one whose codes from beside the audio are wanted; by default none.
     Raises:
-      ValueError: as Shards, or units of other audio.
+      ValueError: as Shards, or units or codes of other audio.
     """
 
-    def __init__(self, folder: str | Path, inventory: str | None = None):
+    def __init__(self, folder: str | Path, inventory: str | None = None, codec: str = ""):
         self.folder = Path(folder)
-        self._audio, self._units = Shards(self.folder), []
-        made_for = [shard["sha256"] for shard in self._audio.manifest["shards"]]
-        wanted = "units-*" if inventory is None else units_name(inventory)
-        for units in sorted(self.folder.glob(f"{wanted}/{MANIFEST}")):
-            shards = Shards(units.parent)
-            if [shard["audio_sha256"] for shard in shards.manifest["shards"]] != made_for:
-                raise ValueError(f"{units.parent} holds the units of other audio: prepare the data again")
-            self._units.append(shards)
+        self._audio = Shards(self.folder)
+        self._units = self._beside("units-*" if inventory is None else units_name(inventory))
+        self._codes = self._beside(codes_name(codec)) if codec else []
         described = [shards.manifest["inventory"] for shards in self._units]
         self.manifest = self._audio.manifest | {"inventories": self._audio.manifest["inventories"] + described}
+        if codec:
+            known = [*self._audio.manifest.get("codecs", []), *(shards.manifest["codec"] for shards in self._codes)]
+            self.manifest["codecs"] = known
+
+    def _beside(self, pattern: str) -> list[Shards]:
+        """What was computed from the audio, of the folders of these names that are complete."""
+        found = [Shards(path.parent) for path in sorted(self.folder.glob(f"{pattern}/{MANIFEST}"))]
+        made_for = [shard["sha256"] for shard in self._audio.manifest["shards"]]
+        for shards in found:
+            if [shard["audio_sha256"] for shard in shards.manifest["shards"]] != made_for:
+                raise ValueError(f"{shards.folder} was computed from other audio: prepare the data again")
+        return found
 
     @property
     def shards(self) -> list[dict]:
         """What the manifests say of all shards that make up the utterances."""
-        return [shard for shards in (self._audio, *self._units) for shard in shards.manifest["shards"]]
+        return [shard for shards in (self._audio, *self._units, *self._codes) for shard in shards.manifest["shards"]]
 
     def __len__(self) -> int:
         return len(self._audio)
@@ -281,15 +306,19 @@ class Records(Sequence):
             raise IndexError(f"record {index} of {len(self)} in {self.folder}")
         index = int(index) % len(self)
         utterance = from_bytes(self._audio[index])
-        for shards in self._units:
-            id, units = units_from_bytes(shards[index])
-            assert id == utterance.id, f"{shards.folder} has units of {id} for {utterance.id}"
-            if units is not None:
-                sha256 = shards.manifest["inventory"]["sha256"]
-                utterance = replace(utterance, units={**utterance.units, sha256: units})
-        return utterance
+        units, codes = dict(utterance.units), dict(utterance.codes)
+        for found, every, read, about in (
+            (units, self._units, units_from_bytes, "inventory"),
+            (codes, self._codes, codes_from_bytes, "codec"),
+        ):
+            for shards in every:
+                id, value = read(shards[index])
+                assert id == utterance.id, f"{shards.folder} has a record of {id} for {utterance.id}"
+                if value is not None:
+                    found[shards.manifest[about]["sha256"]] = value
+        return replace(utterance, units=units, codes=codes)
 
     def check(self) -> None:
         """As Shards.check."""
-        for shards in (self._audio, *self._units):
+        for shards in (self._audio, *self._units, *self._codes):
             shards.check()

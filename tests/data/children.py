@@ -5,7 +5,7 @@ import sys
 
 CHILD = """
 import logging, os, signal, sys
-from jaxslm.data import audio_shards, prepare, shards, unit_shards
+from jaxslm.data import audio_shards, derived_shards, prepare, shards
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 audio_shards.SHARD = 4
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from jaxslm.data import audio_shards, readers, unit_shards
+from jaxslm.data import audio_shards, derived_shards, readers
 from jaxslm.data.prepare import prepare
 from jaxslm.data.shards import ShardWriter
 from jaxslm.units.inventory import UnitInventory
@@ -46,6 +46,6 @@ def test_reading_goes_on_while_a_shard_is_written(tmp_path, monkeypatch):
 
 def test_encoding_goes_on_while_a_shard_is_written(tmp_path, monkeypatch):
     write_corpus(tmp_path / "tones", 12)
-    came = hold(monkeypatch, unit_shards, "_write", UnitInventory, "encode_batch", 3)  # a call a shard
+    came = hold(monkeypatch, derived_shards, "_write", UnitInventory, "encode_batch", 3)  # a call a shard
     prepare(config(tmp_path / "tones"), tmp_path / "cache", progress=False, workers=1)
     assert came == [True]

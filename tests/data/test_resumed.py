@@ -37,14 +37,14 @@ def test_killed_anywhere_and_run_again(tmp_path):
         'audio_shards, "write_json", 1',
         'prepare, "learn_inventory", 1',
         'prepare, "write_json", 1',  # learnt, and nothing says by what
-        'unit_shards, "_write", 2',
-        'unit_shards, "write_json", 1',
+        'derived_shards, "_write", 2',
+        'derived_shards, "write_json", 1',
     ):
         killed = child(asked, cache, f"dies({point})")
         said = killed.communicate()[1]
         assert killed.returncode == -signal.SIGKILL, said
         (folder,) = cache.glob("audio-*/")
-        assert (folder / "manifest.json").exists() == (point[0] in "pu")  # the audio is complete before any unit is
+        assert (folder / "manifest.json").exists() == (point[0] in "pd")  # the audio is complete before any unit is
         kept = times(folder)
     resumed = prepare(asked, cache, progress=False)
     assert kept and times(resumed.folder) == kept
