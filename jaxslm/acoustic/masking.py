@@ -27,22 +27,26 @@ class Masks(NamedTuple):
 
 
 def draw_masks(
-    key: jax.Array, frames_B: jax.Array, n_frames: int, n_levels: int, *, prompt_dropout: float = 0.0
+    keys_B: jax.Array, frames_B: jax.Array, n_frames: int, n_levels: int, *, prompt_dropout: float = 0.0
 ) -> Masks:
-    """Masks of clips of `frames_B` of at most `n_frames` frames.
+    """Masks of clips of `frames_B` of at most `n_frames` frames, each drawn by a key of its own.
 
     prompt_dropout: share of the clips without a prompt, besides those whose prompt happens to have no frame.
     """
-    keys = jax.random.split(key, 5)
-    batch = len(frames_B)
-    level_B = jax.random.randint(keys[0], (batch,), 0, n_levels)
-    prompt_B = jax.random.randint(keys[1], (batch,), 0, jnp.maximum(frames_B, 1))
-    prompt_B = jnp.where(jax.random.bernoulli(keys[2], prompt_dropout, (batch,)), 0, prompt_B)
+
+    def draw(key: jax.Array, frames: jax.Array):
+        keys = jax.random.split(key, 5)
+        prompt = jax.random.randint(keys[1], (), 0, jnp.maximum(frames, 1))
+        prompt = jnp.where(jax.random.bernoulli(keys[2], prompt_dropout), 0, prompt)
+        share = jnp.cos(jax.random.uniform(keys[3], maxval=jnp.pi / 2))
+        return jax.random.randint(keys[0], (), 0, n_levels), prompt, share, jax.random.uniform(keys[4], (n_frames,))
+
+    level_B, prompt_B, share_B, drawn_BxT = jax.vmap(draw)(keys_B, frames_B)
     behind_BxT = mask_time(n_frames, frames_B) & ~mask_time(n_frames, prompt_B)
-    share_Bx1 = jnp.cos(jax.random.uniform(keys[3], (batch, 1), maxval=jnp.pi / 2))
-    drawn_BxT = jnp.where(behind_BxT, jax.random.uniform(keys[4], (batch, n_frames)), 2.0)
+    drawn_BxT = jnp.where(behind_BxT, drawn_BxT, 2.0)
     # The smallest draw is hidden in any case: a clip of which nothing is hidden would teach nothing.
-    hidden_BxT = behind_BxT & ((drawn_BxT < share_Bx1) | (drawn_BxT == drawn_BxT.min(axis=1, keepdims=True)))
+    smallest_BxT = drawn_BxT == drawn_BxT.min(axis=1, keepdims=True)
+    hidden_BxT = behind_BxT & ((drawn_BxT < share_B[:, None]) | smallest_BxT)
     levels_Q, level_Bx1x1 = jnp.arange(n_levels), level_B[:, None, None]
     below, at = levels_Q < level_Bx1x1, levels_Q == level_Bx1x1
     known_BxTxQ = ~behind_BxT[..., None] | below | (at & ~hidden_BxT[..., None])

@@ -58,11 +58,12 @@ def unmask(
     frames_B: jax.Array,
     prompt_BxTxQ: jax.Array,
     prompt_B: jax.Array,
-    key: jax.Array,
+    keys_B: jax.Array,
     settings: Unmasking = Unmasking(),
 ) -> jax.Array:
     """Codes int32 [B, T, Q] for units, one a frame; the first `prompt_B` frames are those of `prompt_BxTxQ`, whose
-    voice the others take on. Codes beyond `frames_B` mean nothing.
+    voice the others take on. Codes beyond `frames_B` mean nothing. A row has the codes that its key gives it alone, up
+    to the rounding of float32; one whose logits were not all finite has -1 everywhere.
 
     Raises ValueError for as many numbers of passes as there are not levels.
     """
@@ -80,18 +81,20 @@ def unmask(
         return model.logits(model(units_BxT, codes, known, frames_B), level)
 
     def one_pass(p, carry):
-        codes, known = carry
+        codes, known, finite_B = carry
         level = levels_P[p]
         logits = logits_of(codes, known, level)
         if settings.guidance:
             alone = logits_of(codes, known & ~given_BxT[..., None], level)
             logits = logits + settings.guidance * (logits - alone)
-        draw, choose = jax.random.split(jax.random.fold_in(key, p))
+        finite_B &= jnp.where(open_BxT[..., None], jnp.isfinite(logits), True).all(axis=(1, 2))
+        draw_B, choose_B = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, p)))(keys_B).T
         temperature = jnp.where(several_P[p], settings.temperature, 0.0)
-        noise = jax.random.gumbel(draw, logits.shape)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(draw_B)
         drawn_BxT = jnp.argmax(logits + temperature * noise, axis=-1).astype(jnp.int32)
         sureness = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn_BxT[..., None], axis=-1)[..., 0]
-        sureness += settings.choice_temperature * noise_P[p] * jax.random.gumbel(choose, sureness.shape)
+        choice = jax.vmap(lambda key: jax.random.gumbel(key, (n_frames,)))(choose_B)
+        sureness += settings.choice_temperature * noise_P[p] * choice
 
         at_Q = jnp.arange(config.n_levels) == level
         unknown_BxT = open_BxT & ~(known & at_Q).any(axis=-1)
@@ -100,8 +103,10 @@ def unmask(
         order_BxT = jnp.argsort(jnp.argsort(jnp.where(unknown_BxT, sureness, jnp.inf), axis=1), axis=1)
         stay_B = jnp.floor(n_open_B * shares_P[p]).astype(jnp.int32)
         kept_BxT = unknown_BxT & (order_BxT >= stay_B[:, None])
-        return codes, known | (kept_BxT[..., None] & at_Q)
+        return codes, known | (kept_BxT[..., None] & at_Q), finite_B
 
     known_BxTxQ = jnp.broadcast_to(given_BxT[..., None], prompt_BxTxQ.shape)
-    start = jnp.where(known_BxTxQ, prompt_BxTxQ, 0).astype(jnp.int32), known_BxTxQ
-    return jax.lax.fori_loop(0, len(levels_P), one_pass, start)[0]
+    codes = jnp.where(known_BxTxQ, prompt_BxTxQ, 0).astype(jnp.int32)
+    start = codes, known_BxTxQ, jnp.ones(len(codes), bool)
+    codes, _, finite_B = jax.lax.fori_loop(0, len(levels_P), one_pass, start)
+    return jnp.where(finite_B[:, None, None], codes, -1)

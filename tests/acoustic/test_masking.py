@@ -11,7 +11,7 @@ FRAMES = np.random.default_rng(0).integers(1, T + 1, B)
 
 
 def masks(**options):
-    return draw_masks(jax.random.key(0), jnp.asarray(FRAMES), T, Q, **options)
+    return draw_masks(jax.random.split(jax.random.key(0), B), jnp.asarray(FRAMES), T, Q, **options)
 
 
 def test_levels_below_are_known_levels_above_hidden_and_the_prompt_always_known():
@@ -49,5 +49,5 @@ def test_prompts_are_dropped():
 
 
 def test_a_clip_without_frames_teaches_nothing():
-    drawn = draw_masks(jax.random.key(0), jnp.array([0, 3]), 5, Q)
+    drawn = draw_masks(jax.random.split(jax.random.key(0)), jnp.array([0, 3]), 5, Q)
     assert not drawn.learnt_BxT[0].any() and drawn.learnt_BxT[1].any()

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxslm.acoustic.masked import MaskedConfig, MaskedModel
-from jaxslm.acoustic.masking import draw_masks
+from jaxslm.acoustic.objective import masked_sums
 from jaxslm.acoustic.unmasking import Unmasking, unmask
 
 U, Q, K, T = 10, 3, 12, 16
@@ -21,6 +21,10 @@ PASSES = (4, 1, 1)
 @functools.cache
 def model(**changes) -> MaskedModel:
     return jax.jit(functools.partial(MaskedModel, dataclasses.replace(CONFIG, **changes)))(jax.random.key(0))
+
+
+def keys(seed: int, rows: int) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), rows)
 
 
 def batch(seed: int, rows: int = 8):
@@ -57,18 +61,14 @@ def test_the_prompt_stays_and_every_frame_gets_a_code(guidance):
     units, codes = batch(0, 3)
     prompt_B, frames_B = jnp.array([0, 4, 15]), jnp.array([T, 11, T])
     settings = Unmasking(passes=PASSES, guidance=guidance)
-    made = jax.jit(functools.partial(unmask, settings=settings))(
-        model(), units, frames_B, codes, prompt_B, jax.random.key(1)
-    )
+    made = jax.jit(functools.partial(unmask, settings=settings))(model(), units, frames_B, codes, prompt_B, keys(1, 3))
     assert made.shape == codes.shape and made.dtype == jnp.int32
     assert ((made >= 0) & (made < K)).all()
     for row, prompt in enumerate(prompt_B):
         np.testing.assert_array_equal(made[row, :prompt], codes[row, :prompt])
     # What stands in the place of codes to come is not looked at.
     other = jnp.where(jnp.arange(T)[:, None] < prompt_B[:, None, None], codes, (codes + 1) % K)
-    again = jax.jit(functools.partial(unmask, settings=settings))(
-        model(), units, frames_B, other, prompt_B, jax.random.key(1)
-    )
+    again = jax.jit(functools.partial(unmask, settings=settings))(model(), units, frames_B, other, prompt_B, keys(1, 3))
     np.testing.assert_array_equal(made, again)
 
 
@@ -92,7 +92,7 @@ def test_each_pass_reveals_the_surest_frames_and_as_many_as_the_schedule_says():
     units, codes = batch(3, 1)
     oracle = Oracle()
     settings = Unmasking(passes=PASSES, temperature=0.0, choice_temperature=0.0)
-    made = unmask(oracle, units, jnp.array([T]), jnp.zeros_like(codes), jnp.array([4]), jax.random.key(0), settings)
+    made = unmask(oracle, units, jnp.array([T]), jnp.zeros_like(codes), jnp.array([4]), keys(0, 1), settings)
     jax.effects_barrier()
     np.testing.assert_array_equal(made[0, 4:], (units[0, 4:, None] + 3 * np.arange(Q)) % K)
     n_known = [seen[0].sum(axis=0).tolist() for seen in oracle.seen]
@@ -104,29 +104,27 @@ def test_each_pass_reveals_the_surest_frames_and_as_many_as_the_schedule_says():
 def test_a_model_learns_codes_from_units_and_the_voice_from_the_prompt():
     optimizer = optax.adam(3e-3)
 
-    def loss_of(model, units, codes, key):
-        frames_B = jnp.full(len(units), T)
-        masks = draw_masks(key, frames_B, T, Q)
-        logits = model.logits(model(units, codes, masks.known_BxTxQ, frames_B), masks.level_B)
-        wanted = jnp.take_along_axis(codes, masks.level_B[:, None, None], axis=2)[..., 0]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
-        return jnp.sum(losses * masks.learnt_BxT) / masks.learnt_BxT.sum()
+    def loss_of(model, units, codes, keys_B):
+        frames = jnp.full((len(units), 1), T)
+        rows = dict(units=units, codes=codes, frames=frames, draw=jax.random.key_data(keys_B))
+        total, sums = masked_sums(model, rows, prompt_dropout=0.0)
+        return total / sums["weight_O"].sum()
 
     @jax.jit
-    def step(model, state, units, codes, key):
-        loss, gradient = jax.value_and_grad(loss_of)(model, units, codes, key)
+    def step(model, state, units, codes, keys_B):
+        loss, gradient = jax.value_and_grad(loss_of)(model, units, codes, keys_B)
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(model, updates), state, loss
 
     learner = model()
     state = optimizer.init(learner)
     for i in range(300):
-        learner, state, loss = step(learner, state, *batch(i, 32), jax.random.key(i))
+        learner, state, loss = step(learner, state, *batch(i, 32), keys(i, 32))
     units, codes = batch(1000, 32)
     prompt_B = jnp.full(32, 4)
     settings = Unmasking(passes=PASSES, temperature=0.5)
     made = jax.jit(functools.partial(unmask, settings=settings))(
-        learner, units, jnp.full(32, T), codes, prompt_B, jax.random.key(0)
+        learner, units, jnp.full(32, T), codes, prompt_B, keys(0, 32)
     )
     assert (made[:, 4:] == codes[:, 4:]).mean() > 0.95, loss
 
@@ -153,3 +151,26 @@ def test_settings_that_make_no_sense_are_refused():
     units, codes = batch(0, 1)
     with pytest.raises(ValueError, match="for 3 levels"):
         unmask(model(), units, jnp.array([T]), codes, jnp.array([0]), jax.random.key(0), Unmasking())
+
+
+def test_a_row_has_the_codes_it_has_alone():
+    units, codes = batch(5, 4)
+    frames_B, prompt_B, keys_B = jnp.array([T, 9, 12, T]), jnp.array([0, 2, 0, 5]), keys(3, 4)
+    run = jax.jit(functools.partial(unmask, settings=Unmasking(passes=PASSES)))
+    together = run(model(), units, frames_B, codes, prompt_B, keys_B)
+    for row, n in enumerate(frames_B.tolist()):
+        alone = run(
+            *(model(), units[row, None, :n], frames_B[row, None], codes[row, None, :n]),
+            prompt_B[row, None],
+            keys_B[row, None],
+        )
+        np.testing.assert_array_equal(together[row, :n], alone[0])
+
+
+def test_logits_that_are_not_finite_are_told():
+    units, codes = batch(5, 2)
+    broken = jax.tree.map(lambda leaf: leaf, model())
+    broken.units.weight[...] = broken.units.weight[...].at[3].set(jnp.nan)
+    units = jnp.where(units == 3, 4, units).at[1, 2].set(3)
+    made = unmask(broken, units, jnp.array([T, T]), codes, jnp.zeros(2, int), keys(0, 2), Unmasking(passes=PASSES))
+    assert (made[0] >= 0).all() and (made[1] == -1).all()
