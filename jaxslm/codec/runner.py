@@ -99,12 +99,12 @@ class CodecRunner:
         """Clips that go together, by their frames, and (rows, frames) of their batch, of which there are few kinds."""
         groups: dict[int, list[int]] = {}
         for i, length in enumerate(lengths):
-            groups.setdefault(_bucket(length), []).append(i)
-        for bucket, members in sorted(groups.items()):
-            size = max(1, int(self.batch_seconds * self.codec.frame_rate) // bucket)
+            groups.setdefault(bucket(length), []).append(i)
+        for n_frames, members in sorted(groups.items()):
+            size = max(1, int(self.batch_seconds * self.codec.frame_rate) // n_frames)
             for first in range(0, len(members), size):
                 batch = members[first : first + size]
-                yield batch, (min(size, 1 << (len(batch) - 1).bit_length()), bucket)
+                yield batch, (min(size, 1 << (len(batch) - 1).bit_length()), n_frames)
 
 
 @jax.jit(static_argnums=3)
@@ -121,7 +121,7 @@ def decode_batch(codec: Codec, codes_BxTxQ: jax.Array, frames_B: jax.Array) -> j
         return codec.decode(codes_BxTxQ, frames_B).astype(jnp.float32)
 
 
-def _bucket(frames: int) -> int:
+def bucket(frames: int) -> int:
     """The next of 16, 24, 32, 48, 64, ... frames: at most half as many again are padding."""
     power = max(_SHORTEST, 1 << (max(frames, 1) - 1).bit_length())
     return power * 3 // 4 if power > _SHORTEST and frames <= power * 3 // 4 else power

@@ -1,22 +1,36 @@
-"""Where codecs come from: the workdir of a training run, or a folder of Hugging Face weights."""
+"""Where codecs come from: the workdir of a training run, a folder of Hugging Face weights, or the copy that a run keeps
+of the codec it was trained with.
+"""
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from jaxslm.codec.conv import kernel_size
-from jaxslm.codec.model import Codec
+from jaxslm.codec.identity import codebook_sizes, codec_sha256
+from jaxslm.codec.model import Codec, CodecConfig
+from jaxslm.data.shards import disk_errors
 from jaxslm.hf.codec import load_codec
+from jaxslm.hf.config_file import read_json
 from jaxslm.naming import parameter_name
+
+KEPT_WEIGHTS, KEPT_FACTS = "codec.safetensors", "kept_codec.json"
 
 
 def open_codec(place: Path) -> tuple[Codec, str]:
     """(the codec of a folder, its name for people). Raises ValueError where the folder is neither."""
     from jaxslm.tasks.codec import CODEC_FILE, load_run  # here: a Hugging Face folder needs nothing of training
 
+    if (place / KEPT_WEIGHTS).is_file():
+        return _load_kept(place)
     if (place / CODEC_FILE).is_file():
         return load_run(place), place.resolve().name
     if (place / "config.json").is_file():
@@ -25,6 +39,53 @@ def open_codec(place: Path) -> tuple[Codec, str]:
         f"{place} is no codec: name the workdir of a run with task='codec' ({CODEC_FILE}), or a folder of Hugging Face "
         "weights (config.json)"
     )
+
+
+def keep_codec(codec: Codec, name: str, folder: Path) -> None:
+    """Writes a copy of a codec for `open_codec`, unless the folder holds it: `codec.safetensors`, and `kept_codec.json`
+    with its config, name and SHA-256.
+    """
+    said = dict(name=name, sha256=codec_sha256(codec), config=codec.config.to_json())
+    if (folder / KEPT_WEIGHTS).is_file() and read_json(folder / KEPT_FACTS) == json.loads(json.dumps(said)):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        save_file(_tensors(codec.folded()), folder / f"{KEPT_WEIGHTS}.new")
+        (folder / KEPT_FACTS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        os.replace(folder / f"{KEPT_WEIGHTS}.new", folder / KEPT_WEIGHTS)
+
+
+def _load_kept(folder: Path) -> tuple[Codec, str]:
+    said = read_json(folder / KEPT_FACTS)
+    abstract = jax.eval_shape(lambda key: Codec(CodecConfig(**said["config"]), key).folded(), jax.random.key(0))
+    try:
+        arrays = load_file(folder / KEPT_WEIGHTS)
+        codec = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.asarray(arrays[parameter_name(path)].reshape(leaf.shape), leaf.dtype), abstract
+        )
+        if codec_sha256(codec) != said["sha256"]:
+            raise ValueError("it is not the codec that was kept")
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{folder / KEPT_WEIGHTS} is damaged ({error}): copy the folder again") from error
+    return codec, said["name"]
+
+
+def _tensors(codec: Codec) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(codec)
+    return {parameter_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+
+
+def codebook_values(codec: Codec) -> jax.Array:
+    """What each code adds to the latents, up to a constant of its level: [Q, K, C].
+
+    Raises ValueError for codebooks of several sizes.
+    """
+    sizes = codebook_sizes(codec)
+    if len(set(sizes)) > 1:
+        raise ValueError(f"codebooks of {sizes} codes: an acoustic stage needs as many codes in every level")
+    q, k = len(sizes), sizes[0]
+    codes_QxKxQ = jnp.eye(q, dtype=jnp.int32)[:, None, :] * jnp.arange(k)[None, :, None]
+    return codec.quantizer.decode(codes_QxKxQ)
 
 
 def import_codec(model: Mapping[str, Any], folder: Path) -> dict[str, Any]:
