@@ -1,6 +1,6 @@
-"""A unit vocoder: units, one a frame, to the waveform, by HiFi-GAN's generator (Kong et al. 2020, models.py, V1) over an
-embedding of units, with embeddings of the speaker, of pitch codes and of styles beside it where there are any
-(Polyak et al. 2021; Nguyen et al. 2023, Expresso; SpiRit-LM's HifiGAN), and a duration predictor over units alone.
+"""A unit vocoder: units, one a frame, to the waveform, by HiFi-GAN's generator (Kong et al. 2020, models.py, V1) over
+embeddings of units, and beside them of the speaker, of pitch codes and of styles where there are any (Polyak et al.
+2021; Nguyen et al. 2023, Expresso; SpiRit-LM's HifiGAN); with a duration predictor over units alone.
 
 A batch equals its rows alone: every layer sees zeros behind a row's end. T frames become T * hop samples.
 
@@ -82,9 +82,7 @@ class VocoderConfig:
     @property
     def conditions(self) -> dict[str, int]:
         """Names of what a frame is made of beside its unit, in the order in which they stand, with their numbers."""
-        counts = dict(
-            pitch=self.n_pitches, style_code=self.n_style_codes, speaker=self.n_speakers, style=self.n_styles
-        )
+        counts = dict(pitch=self.n_pitches, style_code=self.n_style_codes, speaker=self.n_speakers, style=self.n_styles)
         return {name: count for name, count in counts.items() if count}
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +137,7 @@ class Vocoder(nnx.Module):
         self,
         units_BxT: jax.Array,
         frames_B: jax.Array | None = None,
-        conditions: Conditions = Conditions(),
+        conditions: Conditions | None = None,
         *,
         dtype=jnp.float32,
     ) -> jax.Array:
@@ -148,7 +146,7 @@ class Vocoder(nnx.Module):
         Raises ValueError where a condition is missing, or given to a vocoder that has none of it.
         """
         features = [self.units(units_BxT, dtype)]
-        for name, ids in zip(("pitch", "style_code", "speaker", "style"), conditions, strict=True):
+        for name, ids in zip(_CURES, conditions or Conditions(), strict=True):
             if (ids is None) != (name not in self.config.conditions):
                 raise ValueError(f"the vocoder {'has no' if ids is not None else 'needs a'} {name}: " + _CURES[name])
             if ids is not None:

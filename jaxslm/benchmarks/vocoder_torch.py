@@ -98,7 +98,10 @@ class TorchVocoder(nn.Module):
 
     def published_state(self) -> dict[str, torch.Tensor]:
         """The state dict with weight norm spelled `weight_g`, `weight_v`, as published files have it."""
-        spelling = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+        spelling = {
+            ".parametrizations.weight.original0": ".weight_g",
+            ".parametrizations.weight.original1": ".weight_v",
+        }
         state = {}
         for name, value in self.state_dict().items():
             for old, new in spelling.items():
