@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxslm.audio.spectra import mel_bands
 from jaxslm.benchmarks import codec_models as models
-from jaxslm.codec.adversarial import CodecTraining
+from jaxslm.codec.adversarial import AdversarialTraining
+from jaxslm.codec.codec_generator import CodecGenerator
 from jaxslm.codec.objective import Objective
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import TrainState
@@ -45,9 +46,8 @@ def our_step(batch: int, small: bool) -> Step:
     adam = dict(peak_lr=LR, final_lr=LR, schedule="constant", warmup_steps=0, b1=BETAS[0], b2=BETAS[1], eps=EPS)
     optimizer, schedule = make_optimizer(adam | dict(weight_decay=0.0, clip_norm=0.0, moment_dtype="float32"), 1000)
     names, objective = ("codec", "discriminators"), Objective(losses, RATE)
-    training = CodecTraining(
-        objective, None, dict.fromkeys(names, optimizer), dict.fromkeys(names, schedule), average_decay=AVERAGE_DECAY
-    )
+    moving = dict(optimizers=dict.fromkeys(names, optimizer), schedules=dict.fromkeys(names, schedule))
+    training = AdversarialTraining(CodecGenerator(), objective, **moving, average_decay=AVERAGE_DECAY)
     codec = models.make_codec(models.configs(small)["encodec"])
     model = dict(codec=codec, student=None, discriminators=models.make_discriminators(small))
     model["average"] = codec.with_codebooks(None)

@@ -1,8 +1,9 @@
-"""One step of adversarial training of a codec, in one program: the discriminators move first, the codec then hears
-from what they have become.
+"""One step of adversarial training of what makes samples, in one program: the discriminators move first, the generator
+then hears from what they have become.
 
-The model of the state is {"codec": Codec, "student": Linear | None, "discriminators": Discriminators | None,
-"average": Codec without codebooks | None}; the state of the optimizers {"codec", "discriminators", "balancer"}.
+The model of the state is that of the generator (of a codec: codec_generator.py) and {"discriminators": Discriminators |
+None, "average": parameters of the generator | None}; the state of the optimizers {name of the generator,
+"discriminators", "balancer"}.
 
 Legend: B batch, N samples.
 """
@@ -10,14 +11,13 @@ Legend: B batch, N samples.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxslm.codec.balancer import Balancer, Losses, gradients_of
-from jaxslm.codec.distillation import Distillation
 from jaxslm.codec.losses import discriminator_loss
 from jaxslm.codec.objective import Objective, weighted
 from jaxslm.training.state import TrainState
@@ -25,14 +25,42 @@ from jaxslm.training.state import TrainState
 DIVERGED = 100.0  # mean loss of the discriminators; at chance the hinge loss is 2, the least squares 0.5
 
 
-@dataclass(frozen=True)
-class CodecTraining:
-    """What moves how. optimizers, schedules: {"codec", "discriminators"}. average_decay: of the running mean of the
-    codec's parameters, 0 for none. dtype: of the computation of the networks.
+class Made(NamedTuple):
+    """samples_BxN: float32, as many as the batch has. inner: losses of what is inside the generator, by names of
+    `Objective.inner`. state: of the generator after the step, for `Generator.after`. metrics: float scalars by name.
     """
 
+    samples_BxN: jax.Array
+    inner: Losses
+    state: Any
+    metrics: Losses
+
+
+class Generator(Protocol):
+    """What the step trains. name: of its part of the model and of the state of the optimizers."""
+
+    name: str
+
+    def moving(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """Parts of the model that its optimizer moves, parameters only; `name` is one of them."""
+
+    def prepare(
+        self, model: Mapping[str, Any], batch: Mapping[str, jax.Array], key: jax.Array, teacher: Any, dtype: str
+    ) -> Callable[[Any], Made]:
+        """What it makes of the batch, as a function of the moving parts alone, which is differentiated."""
+
+    def after(self, moving: Mapping[str, Any], state: Any) -> dict[str, Any]:
+        """Its parts of the model, of the parameters and the state after a step."""
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """What moves how. optimizers, schedules: {name of the generator, "discriminators"}. average_decay: of the running
+    mean of the generator's parameters, 0 for none. dtype: of the computation of the networks.
+    """
+
+    generator: Generator
     objective: Objective
-    distillation: Distillation | None
     optimizers: Mapping[str, optax.GradientTransformation]
     schedules: Mapping[str, Callable[[jax.Array], jax.Array]]
     average_decay: float = 0.0
@@ -45,7 +73,7 @@ class CodecTraining:
 
     def init(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """State of the optimizers and of the balancer, which `make_init` asks for as of an optimizer."""
-        moving = {"codec": generator_of(model), "discriminators": model["discriminators"]}
+        moving = {self.generator.name: self.generator.moving(model), "discriminators": model["discriminators"]}
         states = {name: None if part is None else self.optimizers[name].init(part) for name, part in moving.items()}
         return states | {"balancer": self.balancer and self.balancer.start()}
 
@@ -60,19 +88,19 @@ class CodecTraining:
     def step(
         self, state: TrainState, batch: Mapping[str, jax.Array], teacher: Any, contest: bool
     ) -> tuple[TrainState, Losses]:
-        """(state, metrics) after the clips of a batch: "samples" [B, N], "length" [B, 1].
+        """(state, metrics) after the clips of a batch: "samples" [B, N], "length" [B, 1], how many of them count, and
+        what the generator needs.
 
         contest: `has_started`, for which there are two programs: XLA:CPU runs what stands in a condition on one core.
         A step of which any loss or gradient is not finite, or in which the discriminators diverge (a mean loss above
-        DIVERGED), changes nothing but the counters; metrics name it: "bad/codec", "bad/discriminators".
+        DIVERGED), changes nothing but the counters; metrics name it: "bad/<generator>", "bad/discriminators".
         """
         real, n_B = batch["samples"], batch["length"][:, 0]
-        model, objective = state.model, self.objective
+        model, objective, name = state.model, self.objective, self.generator.name
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        generator = generator_of(model)
-        heard = None if self.distillation is None else self.distillation.hear(teacher, real, n_B)
-        generate = functools.partial(self._generate, model["codec"].quantizer.codebooks, real, n_B, heard, key)
-        (fake, _), pullback, (codebooks, inner, metrics) = jax.vjp(generate, generator, has_aux=True)
+        moving = self.generator.moving(model)
+        generate = functools.partial(self._generate, self.generator.prepare(model, batch, key, teacher, self.dtype))
+        (fake, _), pullback, (inner_state, inner, metrics) = jax.vjp(generate, moving, has_aux=True)
 
         losses, gradients = self._distances(fake, real, n_B)
         opponents = model["discriminators"], state.opt_state["discriminators"]
@@ -88,43 +116,29 @@ class CodecTraining:
         gradient, balance, shares = self._sum(gradients, state.opt_state["balancer"])
         (of_generator,) = pullback((gradient.astype(fake.dtype), jnp.ones(())))
         norm = optax.tree.norm(of_generator)
-        bad["codec"] = ~(_finite(losses) & _finite(inner) & jnp.isfinite(norm))
+        bad[name] = ~(_finite(losses) & _finite(inner) & jnp.isfinite(norm))
 
-        updates, moments = self.optimizers["codec"].update(of_generator, state.opt_state["codec"], generator)
-        generator = optax.apply_updates(generator, updates)
-        new_model = {
-            "codec": generator["codec"].with_codebooks(codebooks),
-            "student": generator["student"],
+        updates, moments = self.optimizers[name].update(of_generator, state.opt_state[name], moving)
+        moving = optax.apply_updates(moving, updates)
+        new_model = self.generator.after(moving, inner_state) | {
             "discriminators": opponents[0],
-            "average": self._averaged(model["average"], generator["codec"], state.step - state.skipped),
+            "average": self._averaged(model["average"], moving[name], state.step - state.skipped),
         }
-        opt_state = {"codec": moments, "discriminators": opponents[1], "balancer": balance}
+        opt_state = {name: moments, "discriminators": opponents[1], "balancer": balance}
         new_state = _unless(functools.reduce(jnp.logical_or, bad.values()), state, new_model, opt_state)
         metrics |= {"loss": weighted({n: losses[n] for n in objective.yardstick}, objective.yardstick)}
         metrics |= {f"loss/{name}": value for name, value in (losses | inner).items()}
         metrics |= {f"bad/{name}": value for name, value in bad.items()} | shares
-        metrics |= {"grad_norm": norm, "learning_rate": self.schedules["codec"](state.step - state.skipped)}
+        metrics |= {"grad_norm": norm, "learning_rate": self.schedules[name](state.step - state.skipped)}
         metrics |= {"skipped": new_state.skipped, "skipped_in_a_row": new_state.skipped_in_a_row}
         return new_state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
-    def _generate(self, codebooks, real, n_B, heard, key, generator):
-        """((samples, sum of the inner losses), (codebooks, inner losses, metrics))."""
-        codec = generator["codec"].with_codebooks(codebooks)
-        made = codec(real.astype(self.dtype), n_B, key=key, train=True)
-        quantized, values = made.quantized, {}
-        if "commitment" in self.objective.inner:
-            values["commitment"] = quantized.commitment
-        if "codebook" in self.objective.inner:
-            values["codebook"] = quantized.codebook_loss
-        if self.distillation is not None:
-            values["distil"] = self.distillation.loss(codec.quantizer, generator["student"], made, heard)
-        metrics = {
-            f"{name}/level_{q + 1}": value_Q[q]
-            for name, value_Q in quantized.metrics.items()
-            for q in range(len(value_Q))
-        }
-        total = jnp.asarray(weighted(values, self.objective.inner), jnp.float32)
-        return (made.samples_BxN.astype(jnp.float32), total), (quantized.codebooks, values, metrics)
+    def _generate(self, forward: Callable[[Any], Made], moving):
+        """((samples, sum of the inner losses), (state, inner losses, metrics))."""
+        made = forward(moving)
+        inner = {name: made.inner[name] for name in self.objective.inner}
+        total = jnp.asarray(weighted(inner, self.objective.inner), jnp.float32)
+        return (made.samples_BxN, total), (made.state, inner, made.metrics)
 
     def _distances(self, fake, real, n_B) -> tuple[Losses, Losses]:
         """(distances of samples and reconstructions, their gradients as of `_output_gradients`)."""
@@ -146,8 +160,8 @@ class CodecTraining:
         return losses, {" and ".join(losses): gradient}
 
     def _contest(self, steps, discriminators, moments, fake, real, n_B):
-        """((discriminators, their optimizer's state), losses of the codec, their gradients, metrics); the gradients are
-        0 as long as the codec does not hear."""
+        """((discriminators, their optimizer's state), losses of the generator, their gradients, metrics); the gradients
+        are 0 as long as the generator does not hear."""
         settings = self.objective.losses["adversarial"]
         form = settings["form"].removeprefix("clipped_")
         fake, real = fake.astype(self.dtype), real.astype(self.dtype)
@@ -177,13 +191,13 @@ class CodecTraining:
         balanced, state = self.balancer(gradients, state)
         return balanced.gradient, state, {f"share/{name}": value for name, value in balanced.shares.items()}
 
-    def _averaged(self, average, codec, updates):
+    def _averaged(self, average, newest, updates):
         """The mean with weights that fall by `average_decay` an update, after `updates` before this one; what the
         parameters were at the start has no part in it (audiocraft/optim/ema.py)."""
         if average is None:
             return None
         new_share = (1 - self.average_decay) / (1 - self.average_decay ** (updates + 1.0))
-        return jax.tree.map(lambda old, new: old + new_share * (new - old), average, codec)
+        return jax.tree.map(lambda old, new: old + new_share * (new - old), average, newest)
 
 
 def _unless(bad: jax.Array, state: TrainState, model, opt_state) -> TrainState:
@@ -192,11 +206,6 @@ def _unless(bad: jax.Array, state: TrainState, model, opt_state) -> TrainState:
     missed = jnp.where(bad, 1, 0)
     in_a_row = (state.skipped_in_a_row + 1) * missed
     return TrainState(*new, state.step + 1, state.key, state.skipped + missed, in_a_row)
-
-
-def generator_of(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What the codec's optimizer moves."""
-    return {"codec": model["codec"].with_codebooks(None), "student": model["student"]}
 
 
 def _finite(values: Losses) -> jax.Array:

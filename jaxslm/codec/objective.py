@@ -1,12 +1,13 @@
-"""What a codec is trained for, by the fields `losses` of its config. Weights 0 leave a loss out.
+"""What a codec or a vocoder is trained for, by the fields `losses` of its config. Weights 0 leave a loss out.
 
     spectral: {name: {weight, form: a key of SPECTRAL, and its settings}}   distances of spectra
     waveform: {weight, form: "l1" | "l2"}                                   distance of samples
     adversarial: {weight, form: "hinge" | "clipped_hinge" | "least_squares", average, start, delay}   see losses.py;
-      discriminators learn from step `start` on, and the codec hears from them `delay` steps later
+      discriminators learn from step `start` on, and the generator hears from them `delay` steps later
     feature: {weight, form: "relative" | "mean" | "sum"}
-    commitment, codebook: weights of the quantizer's losses, which are means over levels
-    distil: {weight, form: "dimension" | "frame", teacher, layer}           see distillation.py
+    commitment, codebook: of codecs, weights of the quantizer's losses, which are means over levels
+    distil: {weight, form: "dimension" | "frame", teacher, layer}           of codecs, see distillation.py
+    durations: of vocoders, the weight of the loss of the duration predictor
     balance: whether the weights of all losses of the output (the first four) are shares of the gradient's norm
       (balancer.py) or factors
 
@@ -88,10 +89,9 @@ class Objective:
 
     @property
     def inner(self) -> dict[str, float]:
-        """Weights of the losses of what is inside the codec."""
-        losses = self.losses
-        weights = {"commitment": losses["commitment"], "codebook": losses["codebook"]}
-        return _used(weights | {"distil": losses["distil"]["weight"]})
+        """Weights of the losses of what is inside the generator; those of other generators are not in its config."""
+        weights = {name: self.losses.get(name, 0.0) for name in ("commitment", "codebook", "durations")}
+        return _used(weights | {"distil": self.losses.get("distil", {}).get("weight", 0.0)})
 
     def distance(self, fake_BxN: jax.Array, real_BxN: jax.Array, n_samples_B: jax.Array) -> dict[str, jax.Array]:
         """The losses named by `yardstick`."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxslm.codec.adversarial import CodecTraining
+from jaxslm.codec.adversarial import AdversarialTraining
+from jaxslm.codec.codec_generator import CodecGenerator
 from jaxslm.codec.discriminators import Discriminators
 from jaxslm.codec.distillation import Distillation
 from jaxslm.codec.model import Codec, CodecConfig
@@ -25,14 +25,13 @@ from jaxslm.data.records import Records
 from jaxslm.hf.codec import check_exportable, save_codec
 from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks.adversarial import adversarial_training, check_mesh, evaluation, plain, step_flops
 from jaxslm.tasks.codec_files import import_codec
 from jaxslm.tasks.codec_samples import draw_media, pick_recordings, write_samples
 from jaxslm.tasks.codec_teacher import open_teacher
 from jaxslm.training.checkpoint import restore_parts
 from jaxslm.training.distributed import share_of
-from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import make_init
-from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,9 @@ CODEC_FILE = "codec.json"
 def make(config: Mapping, workdir: Path) -> Task:
     """The task of a config with the keys of `codec()` in configs/common.py."""
     data = config["data"]
-    codec_config = CodecConfig(sample_rate=data["sample_rate"], **_plain(config["model"]))
+    codec_config = CodecConfig(sample_rate=data["sample_rate"], **plain(config["model"]))
     partitioner = make_partitioner(config["mesh"])
-    _check_mesh(partitioner, data["batch_size"])
+    check_mesh(partitioner, data["batch_size"], "codec")
     distillation = teacher = None
     if config["losses"]["distil"]["weight"]:
         abstract = jax.eval_shape(functools.partial(Codec, codec_config), jax.random.key(0))
@@ -56,7 +55,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         check_exportable(codec_config)
     records, crops, heldout = open_audio(data, codec_config.sample_rate, config["seed"])
 
-    build = functools.partial(build_model, codec_config, training, _plain(config["discriminators"]))
+    build = functools.partial(build_model, codec_config, training, plain(config["discriminators"]))
     init, abstract_state = make_init(build, training, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     step = jax.jit(training.step, static_argnums=3, donate_argnums=0, out_shardings=(shardings, None))
@@ -70,7 +69,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         ),
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: abstract_state,
-        evaluate=make_evaluate(config, training.objective, heldout, partitioner, processes),
+        evaluate=make_evaluate(config, training.objective, heldout, partitioner),
         samples=lambda state, folder, step: write_samples(trained(state.model), recordings, folder, step),
         media=lambda state: draw_media(trained(state.model), recordings),
         artifacts={CODEC_FILE: codec_config.to_json()},
@@ -78,30 +77,22 @@ def make(config: Mapping, workdir: Path) -> Task:
         export=lambda step, folder: export_codec(workdir, folder, step),
         work_per_step=data["batch_size"] * data["seconds"],
         work="audio_s",
-        flops_per_step=_flops(
-            step, abstract_state, data["batch_size"], crops.n_samples, teacher, bool(training.objective.adversarial)
+        flops_per_step=step_flops(
+            step, abstract_state, crops[0], data["batch_size"], teacher, bool(training.objective.adversarial)
         ),
         loss_label="",
     )
 
 
-def make_training(config: Mapping, sample_rate: int, distillation: Distillation | None) -> CodecTraining:
+def make_training(config: Mapping, sample_rate: int, distillation: Distillation | None) -> AdversarialTraining:
     """Losses, optimizers and the rest of what a step is made of."""
-    made = {name: make_optimizer(config["optimizer"][name], config["steps"]) for name in ("codec", "discriminators")}
-    return CodecTraining(
-        Objective(_plain(config["losses"]), sample_rate),
-        distillation,
-        {name: optimizer for name, (optimizer, _) in made.items()},
-        {name: schedule for name, (_, schedule) in made.items()},
-        average_decay=config["average_decay"],
-        dtype=config["dtype"],
-    )
+    return adversarial_training(config, sample_rate, CodecGenerator(distillation))
 
 
 def open_audio(data: Mapping, sample_rate: int, seed: int) -> tuple[Records, AudioCrops, AudioCrops]:
     """(prepared audio, clips to train on, held-out ones). Raises ValueError where there is none of one."""
     cache = Path(data["cache"]).expanduser()
-    prepared = prepare({**_plain(data), "units": {}}, cache, **share_of(cache))
+    prepared = prepare({**plain(data), "units": {}}, cache, **share_of(cache))
     records, n_samples = Records(prepared.folder, inventory=""), round(data["seconds"] * sample_rate)
     more = dict(sample_rate=sample_rate, found=find_audio(records))
     crops, heldout = (AudioCrops(records, split, n_samples, seed, **more) for split in ("train", "heldout"))
@@ -138,12 +129,12 @@ def restore_codec(workdir: Path, step: int | None) -> tuple[Codec, int]:
 
 
 def build_model(
-    config: CodecConfig, training: CodecTraining, discriminators: Mapping[str, Any], key: jax.Array
+    config: CodecConfig, training: AdversarialTraining, discriminators: Mapping[str, Any], key: jax.Array
 ) -> dict:
     """The model of the state, see codec/adversarial.py."""
     keys = jax.random.split(key, 3)
     codec = Codec(config, keys[0])
-    student = training.distillation and training.distillation.student(config.dim, keys[1])
+    student = training.generator.distillation and training.generator.distillation.student(config.dim, keys[1])
     opponents = None
     if training.objective.adversarial:
         opponents = Discriminators(discriminators["kinds"], keys[2], level=discriminators["level"])
@@ -158,58 +149,17 @@ def trained(model: Mapping[str, Any]) -> Codec:
     return model["average"].with_codebooks(model["codec"].quantizer.codebooks)
 
 
-def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner: Partitioner, processes: Mapping):
+def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner: Partitioner):
     """`evaluate(state)`: held-out distances between clips and reconstructions, and how the codes are used."""
     size = config["data"]["batch_size"]
-    clips = heldout.firsts(min(config["eval"]["batches"] * size, heldout.n_utterances))
-    empty = {name: np.zeros_like(value) for name, value in clips[0].items()}
-    clips += [empty] * (-len(clips) % size)
-    share = size // processes["process_count"]
-    first = processes["process_index"] * share
 
-    @jax.jit
     def measure(model, batch):
         samples, n_B = batch["samples"], batch["length"][:, 0]
-        codec = trained(model)
-        made = codec(samples.astype(config["dtype"]), n_B)
+        made = trained(model)(samples.astype(config["dtype"]), n_B)
         distances = objective.distance(made.samples_BxN.astype(jnp.float32), samples, n_B)
-        distances["loss"] = weighted(distances, objective.yardstick)
-        return distances, n_B.sum(), made.quantized.metrics
+        values = {"loss": weighted(distances, objective.yardstick)}
+        values |= {f"loss/{name}": value for name, value in distances.items()}
+        return values | {name: value_Q.mean() for name, value_Q in made.quantized.metrics.items()}, n_B.sum()
 
-    def evaluate(state) -> dict[str, float]:
-        totals, weight = {}, 0.0
-        for start in range(0, len(clips), size):
-            mine = clips[start + first : start + first + share]
-            batch = {name: np.stack([clip[name] for clip in mine]) for name in empty}
-            distances, n, metrics = jax.device_get(measure(state.model, put_batch(batch, partitioner.batch_sharding())))
-            values = {name if name == "loss" else f"loss/{name}": value for name, value in distances.items()}
-            values |= {name: np.mean(value_Q) for name, value_Q in metrics.items()}
-            totals = {name: totals.get(name, 0.0) + n * value for name, value in values.items()}
-            weight += n
-        return {name: float(total / weight) for name, total in totals.items()}
-
-    return evaluate
-
-
-def _flops(step, abstract_state, batch_size: int, n_samples: int, teacher, contest: bool) -> float:
-    """Of a step, as XLA counts them before it compiles; NaN where it does not."""
-    batch = {
-        "samples": jax.ShapeDtypeStruct((batch_size, n_samples), jnp.float32),
-        "length": jax.ShapeDtypeStruct((batch_size, 1), jnp.int32),
-    }
-    cost = step.lower(abstract_state, batch, teacher, contest).cost_analysis() or {}
-    return float(cost.get("flops", np.nan))
-
-
-def _check_mesh(partitioner: Partitioner, batch_size: int) -> None:
-    mesh = partitioner.mesh.shape
-    if mesh["tensor"] * mesh["sequence"] > 1:
-        raise ValueError("a codec trains data-parallel: set mesh.tensor and mesh.sequence to 1")
-    if batch_size % (devices := mesh["data"] * mesh["fsdp"]):
-        raise ValueError(
-            f"data.batch_size={batch_size} is no multiple of the {devices} devices of mesh.data x mesh.fsdp"
-        )
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    clips = heldout.firsts(min(config["eval"]["batches"] * size, heldout.n_utterances))
+    return evaluation(clips, size, measure, partitioner)

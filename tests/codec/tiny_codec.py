@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxslm.codec.adversarial import CodecTraining
+from jaxslm.codec.adversarial import AdversarialTraining
+from jaxslm.codec.codec_generator import CodecGenerator
 from jaxslm.codec.model import CodecConfig
 from jaxslm.codec.objective import Objective
 from jaxslm.sharding import Partitioner, make_partitioner
@@ -42,11 +43,11 @@ def losses(**changes) -> dict:
     )
 
 
-def training(distillation=None, average_decay=0.9, **changes) -> CodecTraining:
+def training(distillation=None, average_decay=0.9, **changes) -> AdversarialTraining:
     optimizers = {"codec": make_optimizer(ADAM, 10), "discriminators": make_optimizer(ADAM | {"peak_lr": 3e-3}, 10)}
-    return CodecTraining(
+    return AdversarialTraining(
+        CodecGenerator(distillation),
         Objective(losses(**changes), RATE),
-        distillation,
         {name: optimizer for name, (optimizer, _) in optimizers.items()},
         {name: schedule for name, (_, schedule) in optimizers.items()},
         average_decay=average_decay,
@@ -56,12 +57,12 @@ def training(distillation=None, average_decay=0.9, **changes) -> CodecTraining:
 DISCRIMINATORS = {"kinds": {"stft": {"windows": (64,), "channels": 2}}, "level": False}
 
 
-def start(training: CodecTraining, codec_config: CodecConfig) -> TrainState:
+def start(training: AdversarialTraining, codec_config: CodecConfig) -> TrainState:
     init, _ = parts_of_state(training, codec_config, make_partitioner({"data": 1}, jax.devices()[:1]))
     return init(jax.random.key(0))
 
 
-def parts_of_state(training: CodecTraining, codec_config: CodecConfig, partitioner: Partitioner):
+def parts_of_state(training: AdversarialTraining, codec_config: CodecConfig, partitioner: Partitioner):
     """(init, abstract state), as the task makes them."""
     build = functools.partial(build_model, codec_config, training, DISCRIMINATORS)
     return make_init(build, training, partitioner)
