@@ -178,6 +178,46 @@ def codec() -> ConfigDict:
     )
 
 
+def acoustic() -> ConfigDict:
+    """A masked acoustic stage, units to codes, with every key that the task reads."""
+    return ConfigDict(
+        _run(
+            "acoustic",
+            steps=300_000,
+            every=5000,
+            init_from="",  # a workdir of the same stage
+            export=dict(every=0),
+            samples=dict(utterances=3, guidance=0.0),
+            optimizer=_adam(accumulate_steps=1, max_skipped=20),
+            prompt_dropout=0.15,  # share of clips that learn without a prompt, for guidance
+            model=dict(
+                d_model=1024,
+                n_layers=12,
+                n_heads=16,
+                d_ff=4096,
+                conv_kernel=5,  # of Conformer's module in each layer; 0: none, a plain transformer
+                rope_theta=1e4,
+                norm_eps=1e-5,
+                dtype="bfloat16",  # of the computation; parameters are float32
+                remat="none",
+            ),
+            durations=dict(dim=128, hidden=128, kernel=3, dropout=0.5, spread=True),
+            data=dict(
+                sources=dict(),
+                cache="~/.cache/jaxslm",
+                codec="",  # workdir of a codec's run, or a Hugging Face folder of EnCodec, DAC or Mimi
+                units=learned_units(),
+                alignment="",
+                max_seconds=600.0,
+                sample_rate=16_000,
+                seconds=30.0,  # of a crop, and of the window that is filled in at once
+                batch_size=32,
+                workers=0,
+            ),
+        )
+    )
+
+
 def encodec_network(**changes) -> dict:
     """EnCodec's encoder or decoder, as released."""
     network = dict(

@@ -1,6 +1,6 @@
-"""What the masked stage learns by: the codes it cannot see of one level of each clip.
+"""What the masked stage learns by: the codes it cannot see of one level of each clip, and how long units last.
 
-Legend: B clips, T frames, Q levels, K codes of a level.
+Legend: B clips, T frames, Q levels, K codes of a level, R runs of equal units.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxslm.acoustic.durations import DurationModel, duration_loss
 from jaxslm.acoustic.masked import MaskedModel
 from jaxslm.acoustic.masking import draw_masks
 from jaxslm.sharding import Constrain, no_constraint
@@ -44,3 +45,13 @@ def masked_sums(
 
     sums = dict(nll_O=by_level(nll_BxT), weight_O=by_level(jnp.ones_like(nll_BxT)), right_O=by_level(right_BxT))
     return sums["nll_O"].sum(), sums
+
+
+def duration_mean(model: DurationModel, batch: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
+    """The loss of durations, a mean over the units that are measured, of rows of `CodeCrops`: `runs` and `durations`
+    [B, R], `n_runs` [B, 1]. train: with dropout.
+    """
+    key = jax.random.wrap_key_data(batch["draw"][0], impl="threefry2x32")
+    dropped = jax.random.fold_in(key, 1) if train else None
+    made = model.log_durations(batch["runs"], batch["n_runs"][:, 0], key=dropped)
+    return duration_loss(made, batch["durations"], batch["durations"] > 0)

@@ -8,7 +8,7 @@ Legend: B clips, T frames, Q codes of a frame.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -88,6 +88,21 @@ class ParallelStage:
                     made[i] = np.concatenate([made[i], new if last else new[: -self.ahead or None]])
             step += 1
         return made
+
+    def stream(self, units_T: np.ndarray, prompt: Prompt, key: jax.Array, chunk: int) -> Iterator[np.ndarray]:
+        """The codes of one clip as they are made, at most `chunk` frames at a time. Raises as `__call__`."""
+        self._check(units_T, prompt)
+        made, step = np.zeros((0, self.model.config.n_levels), np.int32), 0
+        while len(made) < len(units_T):
+            first, most = self._plan(len(units_T), len(made), len(prompt.units))
+            stop = min(most, len(made) + chunk + self.ahead)
+            row = self._row(units_T, made, prompt, first, stop)
+            n_frames = min(bucket(len(row[0])), self.window)
+            (codes_TxQ,) = self._fill([row], [jax.random.fold_in(jax.random.fold_in(key, 0), step)], n_frames)
+            new = codes_TxQ[len(prompt.units) + len(made) - first :]
+            new = new if stop == len(units_T) else new[: -self.ahead or None]
+            yield new
+            made, step = np.concatenate([made, new]), step + 1
 
     def _plan(self, total: int, done: int, prompt: int) -> tuple[int, int]:
         """The frames [first, stop) of the clip that its next window shows behind the prompt."""

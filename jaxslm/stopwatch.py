@@ -1,0 +1,20 @@
+"""How long each stage of something took."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Stopwatch(dict[str, float]):
+    """Seconds by stage, in the order in which stages first ran; what runs again is added up."""
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] = self.get(stage, 0.0) + time.perf_counter() - start
+
+    def __str__(self) -> str:
+        return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.items())
