@@ -44,7 +44,15 @@ def speech_text_lm() -> ConfigDict:
             init_from="",  # a workdir, an export of one, or a Hugging Face folder of the Llama family
             new_rows="mean_noise",  # embeddings that a Hugging Face model lacks: mean | mean_noise | random
             export=dict(every=0, dtype="bfloat16"),  # Hugging Face exports; every: a multiple of checkpoint.every
-            samples=dict(utterances=3, temperature=0.8, top_k=0, top_p=0.95, text_tokens=50, speech_tokens=300),
+            samples=dict(
+                utterances=3,
+                temperature=0.8,
+                top_k=0,
+                top_p=0.95,
+                text_tokens=50,
+                speech_tokens=300,
+                voice="",  # what speaks: the workdir of an acoustic stage; "quick": one learnt in a minute; "": none
+            ),  # fmt: skip
             optimizer=_adam(
                 accumulate_steps=1,
                 z_loss=0.0,
@@ -134,6 +142,7 @@ def tiny(config: ConfigDict) -> None:
     config.steps = 280
     config.checkpoint.every = 70
     config.eval.update(every=70, batches=2)
+    config.samples.voice = "quick"
     config.samples.text_tokens = 150  # bytes, where the full recipe counts pieces of words
 
 

@@ -1,91 +1,142 @@
-"""Answers a text or a recording: python launch/generate.py --workdir=runs/spiritlm --text="the cat" --to=speech
+"""Answers a text or a recording: python launch/generate.py --text="the cat" --voice=prompt.wav --out=hello.wav
 
-| given   | --to=text      | --to=speech      |
-|---------|----------------|------------------|
-| --audio | its transcript | its continuation |
-| --text  | continuation   | the units of it  |
+| given   | --to=text    | --to=speech      | --to=voice                      |
+|---------|--------------|------------------|---------------------------------|
+| --audio | transcript   | its continuation | the same in the voice --voice   |
+| --text  | continuation | the text, spoken |                                 |
 
-Speech comes out as a unit string. `--out=FILE` also writes the answer there, as text. A model of speech alone only
-continues speech.
+`--workdir` is a language model's run, `--acoustic` that of what makes sound of its units (configs/soundstorm.py,
+configs/unit_hifigan.py); without one, speech is a unit string, or sound if the run keeps a voice of its own.
+`--out=FILE.wav` gets the sound, another FILE the answer as text. `--batch=FILE.jsonl` answers a request a line,
+{"text" or "audio": ..., "to": ..., "voice": ...}, into the folder --out. `--stream` writes sound while it is made.
 """
 
 import argparse
-import functools
 import logging
+import time
 from pathlib import Path
 
-import jax
+import soundfile
 
-from jaxslm.audio.io import read_audio
-from jaxslm.configure import read_config
+from jaxslm.generation import load
+from jaxslm.generation.batch import ANSWERS, answer_file
+from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
-from jaxslm.generation.speech_text import check_modalities, respond
-from jaxslm.models.decoder import Decoder, DecoderConfig
-from jaxslm.tasks.base import load_run_tokenizer
-from jaxslm.tasks.export import load_vocabulary
-from jaxslm.training.checkpoint import CheckpointError, restore_model
-from jaxslm.units.inventory import UnitInventory
+from jaxslm.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
+
+WORKDIR, ACOUSTIC, VOICE = Path("runs/spiritlm"), Path("runs/soundstorm"), "voice"
+SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 
 
 def main() -> None:
     logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="of a training run")
+    parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
+    parser.add_argument("--acoustic", type=Path, help=f"of what speaks; default: {ACOUSTIC}, else WORKDIR/{VOICE}")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--text")
     prompt.add_argument("--audio", type=Path, help="WAV, FLAC, OGG, MP3 ...; up to a minute")
-    parser.add_argument("--to", choices=("text", "speech"), required=True)
-    parser.add_argument("--step", type=int, help="checkpoint to use; default: the newest")
-    parser.add_argument("--out", type=Path, help="text file to write the answer to")
+    prompt.add_argument("--batch", type=Path, help="JSON lines of requests")
+    parser.add_argument("--to", choices=TO, help="default: text of audio, speech of text")
+    parser.add_argument("--voice", help="recording to speak like (its first 3 s), or a vocoder's speaker")
+    parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
+    parser.add_argument("--out", type=Path, help="FILE.wav, text file, or the folder of a batch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--max_new_tokens", type=int, help="default: samples.text_tokens or samples.speech_tokens of the config"
-    )
-    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+    parser.add_argument("--stream", action="store_true", help="write FILE.wav while it is made (causal codecs)")
+    parser.add_argument("--speed", type=float, default=1.0, help="of speech, 2 for twice; default: 1")
+    parser.add_argument("--duration_temperature", type=float, default=0.0, help="of durations; default: 0, the mean")
+    parser.add_argument("--max_new_tokens", type=int, help="default: those of the run's samples")
+    for name in SAMPLING:
         default = getattr(Sampling, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")
     flags = parser.parse_args()
     try:
-        response = answer(flags)
-        if flags.out:
-            flags.out.write_text(f"{response}\n", encoding="utf-8")
-    except (ValueError, CheckpointError, OSError) as error:
+        run(flags)
+    except (ValueError, CheckpointError, OSError, FloatingPointError) as error:
         parser.exit(2, f"{error}\n")
-    print(response)
 
 
-def answer(flags: argparse.Namespace):
-    config = read_config(flags.workdir)
-    if (task := config.get("task", "speech_text_lm")) != "speech_text_lm":
-        raise ValueError(f"{flags.workdir} is a run of the task '{task}': name one of speech_text_lm")
-    vocabulary = load_vocabulary(flags.workdir)
-    check_modalities(vocabulary, text=flags.text, to=flags.to)
-    settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}
-    n_tokens = config.samples[f"{flags.to}_tokens"] if flags.max_new_tokens is None else flags.max_new_tokens
-    sampling = Sampling(max_new_tokens=n_tokens, **settings)
-    tokenizer, _ = load_run_tokenizer(flags.workdir, config.data.tokenizer)
-    if tokenizer.sha256 != vocabulary.tokenizer_sha256:
+def run(flags: argparse.Namespace) -> None:
+    chain = open_chain(flags)
+    sampling = {name: getattr(flags, name) for name in SAMPLING}
+    if flags.max_new_tokens is not None:
+        sampling["max_new_tokens"] = flags.max_new_tokens
+    options = dict(
+        seed=flags.seed, sampling=sampling, speed=flags.speed, duration_temperature=flags.duration_temperature
+    )
+    if flags.batch:
+        if not flags.out or flags.out.suffix:
+            raise ValueError("--batch needs a folder for the answers: name one by --out=DIR")
+        done, failed = answer_file(flags.batch, flags.out, chain, dict(to=flags.to, voice=flags.voice), **options)
+        left = f"; {failed} could not be, see `error` there" if failed else ""
+        print(f"{done} requests answered in {flags.out / ANSWERS}{left}")
+        return
+    to = flags.to or ("text" if flags.audio else "speech")
+    to_file = flags.out is not None and flags.out.suffix.lower() == ".wav"
+    if to == "text" and (to_file or flags.stream):
         raise ValueError(
-            f"the tokenizer {config.data.tokenizer} has changed since the run in {flags.workdir} was trained: "
-            "put the old one back"
+            "the answer is a text: ask for sound by --to=speech or --to=voice, or name a text file by --out"
         )
-    audio = read_audio(flags.audio, where=str(flags.audio)).samples if flags.audio else None
-    inventory = UnitInventory.load(flags.workdir / "units") if flags.audio else None
-    model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
-    abstract = jax.eval_shape(functools.partial(Decoder, model_config), jax.random.key(0))
-    model, _ = restore_model(flags.workdir / "checkpoints", abstract, flags.step)
-    key = jax.random.key(flags.seed)
-    prompt = {"text": flags.text, "audio": audio}
-    response = respond(model, vocabulary, tokenizer, inventory, **prompt, to=flags.to, sampling=sampling, key=key)
-    if len(response.prompt_ids) + len(response.ids) > config.data.context_length:
-        log.warning("prompt and answer are longer than the %d tokens the model saw", config.data.context_length)
-    if not response.stopped:
-        log.warning("the answer was cut at --max_new_tokens=%d", n_tokens)
-    return response
+    if (to_file or flags.stream) and chain.voice is None:
+        raise ValueError("there is nothing to speak with: name the run of an acoustic stage by --acoustic=WORKDIR")
+    request = Request(
+        to=to,
+        text=flags.text,
+        audio=chain.recording(flags.audio) if flags.audio else None,
+        voice=chain.voice_of(flags.voice),
+    )
+    if flags.stream:
+        if not to_file:
+            raise ValueError("--stream writes sound while it is made: name a file by --out=FILE.wav")
+        stream(chain, request, flags.out, options)
+        return
+    (answer,) = chain.answer([request], **options, sound=to == "voice" or to_file)
+    tell(answer, flags)
+    if to_file:
+        answer.save(flags.out)
+        log.info("%s: %.2f s of sound", flags.out, len(answer.samples) / answer.sample_rate)
+    elif flags.out:
+        flags.out.write_text(f"{answer}\n", encoding="utf-8")
+    log.info("%s", answer.seconds)
+    print(answer)
+
+
+def open_chain(flags: argparse.Namespace) -> Chain:
+    workdir = flags.workdir
+    if workdir is None and (flags.to != "voice" or flags.acoustic is None):
+        workdir = WORKDIR
+    inside = None if workdir is None else workdir / VOICE
+    acoustic = flags.acoustic or next((p for p in (ACOUSTIC, inside) if p and p.is_dir()), None)
+    return load(workdir or "", acoustic=acoustic or "", step=flags.step)
+
+
+def tell(answer: Answer, flags: argparse.Namespace) -> None:
+    if answer.too_long:
+        log.warning("prompt and answer are longer than what the language model saw in training")
+    if not answer.stopped:
+        log.warning("the answer was cut at the length limit: raise it by --max_new_tokens")
+    if answer.units is not None and not len(answer.units):
+        raise ValueError("the language model said nothing: ask again with another --seed")
+
+
+def stream(chain: Chain, request: Request, out: Path, options: dict) -> None:
+    """Writes the sound chunk by chunk, so that a player can follow, and says when the first was there."""
+    start, n = time.perf_counter(), 0
+    for chunk_N in chain.stream(request, **options):
+        if not n:
+            log.info("first sound after %.2f s", time.perf_counter() - start)
+            file = soundfile.SoundFile(out, "w", chain.voice.sample_rate, 1, "PCM_16")
+        file.write(chunk_N)
+        file.flush()
+        n += len(chunk_N)
+    file.close()
+    seconds = n / chain.voice.sample_rate
+    log.info("%s: %.2f s of sound in %.2f s", out, seconds, time.perf_counter() - start)
 
 
 if __name__ == "__main__":

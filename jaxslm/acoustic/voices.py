@@ -29,7 +29,7 @@ _LEAST_SECONDS = 0.025  # that an encoder of units takes
 
 
 class MaskedVoice:
-    """What a run of the masked stage speaks with.
+    """What a run of the masked stage speaks with: a `generation.chain.Voice`.
 
     Args:
       model: {"masked": MaskedModel, "durations": DurationModel}.
@@ -39,6 +39,8 @@ class MaskedVoice:
     Raises:
       ValueError: another inventory or codec, by its hash.
     """
+
+    clones = True
 
     def __init__(
         self,
@@ -66,12 +68,22 @@ class MaskedVoice:
                 "data.units.inventory"
             )
 
-    def prompt(self, clip: Clip, where: str = "the prompt", seconds: float = PROMPT_SECONDS) -> Prompt:
-        """The voice of the first `seconds` of a recording.
+    def prompt(
+        self,
+        clip: Clip | str,
+        where: str = "the prompt",
+        *,
+        seconds: float = PROMPT_SECONDS,
+        from_end: bool = False,
+    ) -> Prompt:
+        """The voice of the first `seconds` of a recording, or of the last.
 
         Raises ValueError for one shorter than a frame, and for more seconds than half of the stage's window.
         """
+        if isinstance(clip, str):
+            raise ValueError(f"{where} is the name '{clip}': this acoustic stage takes on the voice of a recording")
         most = self.stage.longest_prompt / self.frame_rate
+        seconds = min(seconds, most) if seconds == PROMPT_SECONDS else seconds
         if not 0 < seconds <= most:
             raise ValueError(f"a prompt of {seconds:g} s: this stage takes more than 0 and at most {most:.2f} s")
         least = max(1 / self.frame_rate, _LEAST_SECONDS)
@@ -80,7 +92,8 @@ class MaskedVoice:
                 f"{where} lasts {len(clip.samples) / clip.rate:.3f} s, less than a frame: give at least {least:g} s, "
                 f"better {PROMPT_SECONDS:g}"
             )
-        samples_N = clip.samples[: round(seconds * clip.rate)]
+        n = round(seconds * clip.rate)
+        samples_N = clip.samples[-n:] if from_end else clip.samples[:n]
         (codes,) = self.codec.encode([resample(samples_N, clip.rate, self.sample_rate)])
         units = self.inventory.encode(resample(samples_N, clip.rate, SAMPLE_RATE))
         ids = codes.ids[: self.stage.longest_prompt]

@@ -70,6 +70,7 @@ def prompt_ids(
     if text is not None:
         if not any(character.isalnum() for character in text):
             raise ValueError(f"the text {text!r} has no words: give at least one letter or digit")
+        check_characters(vocabulary, tokenizer, text)
         task = ["[TTS]"] if to == "speech" else []
         content = [vocabulary.id("[Text]"), *tokenizer.encode(text)]
     else:
@@ -80,6 +81,19 @@ def prompt_ids(
         task = ["[ASR]"] if to == "text" else []
         content = [*vocabulary.speech_start, *(block.first + units).tolist()]
     return (vocabulary.bos_id, *content, *map(vocabulary.id, task))
+
+
+def check_characters(vocabulary: Vocabulary, tokenizer, text: str) -> None:
+    """Raises ValueError naming characters of a text that the tokenizer has no id for."""
+    unknown = set(vocabulary.text_special_ids)
+
+    def known(character: str) -> bool:
+        ids = tokenizer.encode(character)
+        return bool(ids) and not unknown & set(ids)
+
+    if unknown & set(tokenizer.encode(text)) or not tokenizer.decode(tokenizer.encode(text)).strip():
+        names = " ".join(c for c in dict.fromkeys(text) if not c.isspace() and not known(c))
+        raise ValueError(f"the text has characters that the tokenizer does not know ({names}): write it without them")
 
 
 def complete(

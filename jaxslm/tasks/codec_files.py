@@ -3,16 +3,12 @@ of the codec it was trained with.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from jaxslm.codec.conv import kernel_size
 from jaxslm.codec.identity import codebook_sizes, codec_sha256
@@ -21,6 +17,7 @@ from jaxslm.data.shards import disk_errors
 from jaxslm.hf.codec import load_codec
 from jaxslm.hf.config_file import read_json
 from jaxslm.naming import parameter_name
+from jaxslm.tree_files import read_tree, write_tree
 
 KEPT_WEIGHTS, KEPT_FACTS = "codec.safetensors", "kept_codec.json"
 
@@ -50,29 +47,17 @@ def keep_codec(codec: Codec, name: str, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with disk_errors(folder):
-        save_file(_tensors(codec.folded()), folder / f"{KEPT_WEIGHTS}.new")
         (folder / KEPT_FACTS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        os.replace(folder / f"{KEPT_WEIGHTS}.new", folder / KEPT_WEIGHTS)
+        write_tree(codec.folded(), folder / KEPT_WEIGHTS)
 
 
 def _load_kept(folder: Path) -> tuple[Codec, str]:
     said = read_json(folder / KEPT_FACTS)
     abstract = jax.eval_shape(lambda key: Codec(CodecConfig(**said["config"]), key).folded(), jax.random.key(0))
-    try:
-        arrays = load_file(folder / KEPT_WEIGHTS)
-        codec = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.asarray(arrays[parameter_name(path)].reshape(leaf.shape), leaf.dtype), abstract
-        )
-        if codec_sha256(codec) != said["sha256"]:
-            raise ValueError("it is not the codec that was kept")
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{folder / KEPT_WEIGHTS} is damaged ({error}): copy the folder again") from error
+    codec = read_tree(abstract, folder / KEPT_WEIGHTS)
+    if codec_sha256(codec) != said["sha256"]:
+        raise ValueError(f"{folder / KEPT_WEIGHTS} is not the codec that was kept: copy the folder again")
     return codec, said["name"]
-
-
-def _tensors(codec: Codec) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(codec)
-    return {parameter_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
 
 def codebook_values(codec: Codec) -> jax.Array:

@@ -4,12 +4,17 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
+from jaxslm.audio.io import write_wav
 from jaxslm.data.records import Records, Utterance
+from jaxslm.generation.chain import Voice
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import Response, complete, prompt_ids
+from jaxslm.units.units import UnitSequence
 from jaxslm.vocabulary import Vocabulary
 
 STYLE = """
@@ -26,6 +31,13 @@ QUESTIONS = (
     ("speech continued", "speech", "speech"),
     ("text continued", "text", "text"),
 )
+
+
+class Sound(NamedTuple):
+    """samples: [N] at `rate` Hz."""
+
+    samples: np.ndarray
+    rate: int
 
 
 def pick_heldout(records: Records, vocabulary: Vocabulary, most: int) -> list[Utterance]:
@@ -52,6 +64,7 @@ def write_samples(
     vocabulary: Vocabulary,
     tokenizer,
     config: Mapping,
+    voice: Voice | None = None,
 ) -> str:
     """Answers every question about every utterance; writes index.html, audio and answers.json into `folder`.
 
@@ -59,6 +72,7 @@ def write_samples(
       state: has the `model`.
       config: temperature, top_k, top_p, text_tokens, speech_tokens (most new tokens of an answer). Transcripts are
         greedy.
+      voice: what speaks, on process 0.
 
     Returns:
       The answers as text for the terminal.
@@ -78,10 +92,42 @@ def write_samples(
         )
         key = jax.random.fold_in(jax.random.key(step), number)
         answers[name] = complete(state.model, vocabulary, tokenizer, prompts, to=to, sampling=sampling, key=key)
+    heard: list[str] = []
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_page(folder, step, utterances, answers)
-    return _as_text(utterances, answers)
+        sounds = _spoken(voice, utterances, answers, vocabulary.unit_inventory_sha256, step) if voice else {}
+        _write_page(folder, step, utterances, answers, sounds)
+        heard = [f"to hear: {_write_sound(folder, i, name, s)}" for (i, name), s in sounds.items()]
+    return "\n".join([_as_text(utterances, answers), *heard])
+
+
+def _spoken(
+    voice: Voice, utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]], sha256: str, step: int
+) -> dict[tuple[int, str], Sound]:
+    """By utterance and question: what is answered in units, and as "units" those of the utterance itself."""
+    named = {(i, "units"): utterance.units[sha256] for i, utterance in enumerate(utterances)}
+    rate = named[0, "units"].frame_rate
+    said = {
+        (i, name): UnitSequence(response.units, np.ones(len(response.units)), rate)
+        for name, responses in answers.items()
+        for i, response in enumerate(responses)
+        if response.units
+    }
+    key = jax.random.key(step)
+    timed = voice.timed(list(said.values()), speed=1.0, temperature=0.0, key=key)
+    named |= dict(zip(said, timed, strict=True))
+    sounds = voice.speak(list(named.values()), [None] * len(named), key)
+    return {at: Sound(samples_N, voice.sample_rate) for at, samples_N in zip(named, sounds, strict=True)}
+
+
+def _write_sound(folder: Path, i: int, name: str, sound: Sound) -> Path:
+    path = folder / _sound_file(i, name)
+    write_wav(path, sound.samples, sound.rate)
+    return path
+
+
+def _sound_file(i: int, name: str) -> str:
+    return f"{i}-{name.split(' (')[0].replace(' ', '-')}.wav"
 
 
 def _prompt(utterance: Utterance, source: str, to: str, vocabulary: Vocabulary, tokenizer) -> tuple[int, ...]:
@@ -105,7 +151,11 @@ def _as_text(utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Res
 
 
 def _write_page(
-    folder: Path, step: int, utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]]
+    folder: Path,
+    step: int,
+    utterances: Sequence[Utterance],
+    answers: Mapping[str, Sequence[Response]],
+    sounds: Mapping[tuple[int, str], Sound],
 ) -> None:
     sections, table = [], []
     for i, utterance in enumerate(utterances):
@@ -118,6 +168,9 @@ def _write_page(
         for name, responses in answers.items():
             response = responses[i]
             rows[name] = html.escape(response.text) if response.text is not None else _strip(response.units)
+        for name in rows:
+            if (i, name) in sounds:
+                rows[name] += f'<audio controls src="{_sound_file(i, name)}"></audio>'
         table.append({"id": utterance.id, "text": utterance.text} | {name: str(r[i]) for name, r in answers.items()})
         body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
         sections.append(f"<h2>{html.escape(utterance.id)} <small>{utterance.split}</small></h2><table>{body}</table>")

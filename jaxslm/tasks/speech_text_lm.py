@@ -26,7 +26,9 @@ from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
+from jaxslm.tasks.own_voice import VOICE, make_voice
 from jaxslm.tasks.samples import pick_heldout, write_samples
+from jaxslm.tasks.voices import open_voice
 from jaxslm.training.checkpoint import saved_steps
 from jaxslm.training.distributed import agree, share_of
 from jaxslm.training.optimizer import make_optimizer
@@ -36,6 +38,8 @@ from jaxslm.training.task import Task
 from jaxslm.vocabulary import Vocabulary, build_vocabulary, check_free
 
 log = logging.getLogger(__name__)
+
+QUICK = "quick"  # samples.voice: one that the run learns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,17 +190,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: abstract_state,
         evaluate=make_evaluate(config, loss, names, heldout, partitioner, processes),
-        samples=functools.partial(
-            write_samples,
-            utterances=pick_heldout(
-                Records(corpus.prepared.folder, corpus.prepared.inventory.sha256),
-                corpus.vocabulary,
-                config["samples"]["utterances"],
-            ),
-            vocabulary=corpus.vocabulary,
-            tokenizer=corpus.tokenizer,
-            config=config["samples"],
-        ),
+        samples=make_samples(config, corpus, workdir),
         write_files=write_files,
         import_model=lambda model, folder: import_model(
             source, model, folder, vocabulary=corpus.vocabulary, new_rows=config["new_rows"], seed=config["seed"]
@@ -211,6 +205,25 @@ def make(config: Mapping, workdir: Path) -> Task:
         work_per_step=tokens_per_step,
         flops_per_step=tokens_per_step * flops_per_token(model_config, data["context_length"]),
     )
+
+
+def make_samples(config: Mapping, corpus: Corpus, workdir: Path):
+    """`Task.samples`; what is said can be heard where samples.voice is "quick" or the run of an acoustic stage."""
+    inventory, name = corpus.prepared.inventory, config["samples"]["voice"]
+    records = Records(corpus.prepared.folder, inventory.sha256)
+    voice = open_voice(Path(name).expanduser()) if name not in ("", QUICK) else None
+    if voice:
+        voice.check_units(inventory.sha256)
+    chosen = pick_heldout(records, corpus.vocabulary, config["samples"]["utterances"])
+
+    def samples(state, folder: Path, step: int) -> str:
+        speaks = voice
+        if name == QUICK and jax.process_index() == 0:
+            speaks = make_voice(workdir / VOICE, records, inventory, config["seed"])
+        same = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, config=config["samples"])
+        return write_samples(state, folder, step, utterances=chosen, voice=speaks, **same)
+
+    return samples
 
 
 def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: Partitioner, processes):
