@@ -31,7 +31,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 
 
 def main() -> None:
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", force=True)
     log.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

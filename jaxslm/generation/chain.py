@@ -32,6 +32,7 @@ class Voice(Protocol):
 
     sample_rate: int
     clones: bool  # takes on the voice of a recording; else it has speakers of its own
+    inventory: UnitInventory | None  # to hear recordings with
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than its own."""
@@ -111,9 +112,9 @@ class Chain:
     Raises ValueError for a voice of other units than the language model's.
     """
 
-    def __init__(self, language: Language | None, voice: Voice | None, inventory: UnitInventory | None = None):
+    def __init__(self, language: Language | None, voice: Voice | None):
         self.language, self.voice = language, voice
-        self.inventory = inventory or (language and language.inventory)
+        self.inventory = language.inventory if language else voice and voice.inventory
         if language and voice:
             voice.check_units(language.vocabulary.unit_inventory_sha256)
 
