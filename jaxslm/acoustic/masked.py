@@ -115,7 +115,8 @@ class MaskedModel(nnx.Module):
 
     def with_codebooks(self, values_QxKxC: jax.Array, key: jax.Array) -> "MaskedModel":
         """The same model whose rows of codes are a random projection of the codec's, each level in the spread of
-        embeddings: codes that sound alike begin alike (soundstorm-speechtokenizer starts from codebooks, too).
+        embeddings: codes that sound alike begin alike (soundstorm-speechtokenizer starts from codebooks, too). So do
+        the heads' columns, which a hidden state then chooses by what the code sounds like.
 
         Raises ValueError for other numbers of levels or codes.
         """
@@ -130,7 +131,9 @@ class MaskedModel(nnx.Module):
         rows_QxKxD = (values_QxKxC - values_QxKxC.mean(axis=1, keepdims=True)) @ projection_CxD
         spread_Qx1x1 = jnp.maximum(rows_QxKxD.std(axis=(1, 2), keepdims=True), 1e-8)
         new = jax.tree.map(lambda leaf: leaf, self)
-        new.codes[...] = self.codes[...].at[:, :k].set(STD * rows_QxKxD / spread_Qx1x1)
+        rows_QxKxD = STD * rows_QxKxD / spread_Qx1x1
+        new.codes[...] = self.codes[...].at[:, :k].set(rows_QxKxD)
+        new.heads[...] = rows_QxKxD.transpose(0, 2, 1)
         return new
 
 

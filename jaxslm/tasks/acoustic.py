@@ -102,7 +102,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         ),
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: abstract_state,
-        evaluate=evaluation(heldout.firsts(n_rows), data["batch_size"], measure_heldout, partitioner),
+        evaluate=evaluation([heldout[row] for row in range(n_rows)], data["batch_size"], measure_heldout, partitioner),
         samples=lambda state, folder, step: resynthesis.write(voice_of(state.model), folder, step),
         media=lambda state: resynthesis.media(voice_of(state.model)),
         write_files=write_files,
