@@ -18,6 +18,7 @@ from jaxslm.acoustic.unmasking import Unmasking
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import Clip, resample
 from jaxslm.codec.codes import CodeSequence
+from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.stopwatch import Stopwatch
@@ -52,6 +53,11 @@ class MaskedVoice:
     ):
         self.inventory, self.facts = inventory, facts
         self.check_units(inventory.sha256)
+        if (mine := facts["codec"])["sha256"] != (theirs := codec_sha256(codec)):
+            raise ValueError(
+                f"the acoustic stage decodes codes of {mine['name']} ({mine['sha256'][:12]}), not of this codec "
+                f"({theirs[:12]}), to which they would mean other sounds: give the codec it was trained with"
+            )
         n_levels = model["masked"].config.n_levels
         passes = Unmasking(**({"passes": (16,) + (1,) * (n_levels - 1)} | dict(settings)))
         self.stage = ParallelStage(model["masked"], facts["window"], passes)

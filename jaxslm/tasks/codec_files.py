@@ -2,6 +2,7 @@
 of the codec it was trained with.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxslm.codec.conv import kernel_size
 from jaxslm.codec.identity import codebook_sizes, codec_sha256
@@ -53,8 +55,9 @@ def keep_codec(codec: Codec, name: str, folder: Path) -> None:
 
 def _load_kept(folder: Path) -> tuple[Codec, str]:
     said = read_json(folder / KEPT_FACTS)
-    abstract = jax.eval_shape(lambda key: Codec(CodecConfig(**said["config"]), key).folded(), jax.random.key(0))
-    codec = read_tree(abstract, folder / KEPT_WEIGHTS)
+    abstract = jax.eval_shape(functools.partial(Codec, CodecConfig(**said["config"])), jax.random.key(0))
+    like = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract).folded()
+    codec = read_tree(like, folder / KEPT_WEIGHTS)
     if codec_sha256(codec) != said["sha256"]:
         raise ValueError(f"{folder / KEPT_WEIGHTS} is not the codec that was kept: copy the folder again")
     return codec, said["name"]
