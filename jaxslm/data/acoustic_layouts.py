@@ -14,23 +14,11 @@ N utterances, T frames of a crop, Q codes of a frame, Q' of them coarse.
 import numpy as np
 
 from jaxslm.acoustic.frames import FrameRates
+from jaxslm.acoustic.sequences import coarse_prefix, fine_prefix
 from jaxslm.data.draws import draw_uniform
 from jaxslm.data.segments import Layout, LayoutSettings, Segment
 from jaxslm.data.token_index import EncodedUtterance, TokenIndex
 from jaxslm.vocabulary import Vocabulary
-
-
-def coarse_prefix(unit_ids_T: np.ndarray, vocabulary: Vocabulary) -> list[int]:
-    """Vocabulary ids of what the coarse stage is told: one unit, from 0 on, for each frame of the encoder."""
-    first = vocabulary.block("units").first
-    frames = (np.asarray(unit_ids_T) + first).tolist()
-    return [vocabulary.bos_id, vocabulary.id("[Frames]"), *frames, vocabulary.id("[Coarse]")]
-
-
-def fine_prefix(coarse_TxQ: np.ndarray, vocabulary: Vocabulary) -> list[int]:
-    """Vocabulary ids of what the fine stage is told: the first codes of each frame."""
-    codes = vocabulary.code_ids(coarse_TxQ).tolist()
-    return [vocabulary.bos_id, vocabulary.id("[Coarse]"), *codes, vocabulary.id("[Fine]")]
 
 
 def coarse(utterance: EncodedUtterance, vocabulary: Vocabulary, key, settings: LayoutSettings) -> list[Segment]:
