@@ -227,7 +227,8 @@ def _continue(stage: Stage, prompts: Sequence[Sequence[int]], n_frames: int, key
     facts, (first, n_levels) = stage.facts, stage.facts.levels
     step = -(-facts.crops.frames(facts.rates) // _LENGTHS)
     n_frames = -(-n_frames // step) * step
-    filled = [i % len(prompts) for i in range(1 << (len(prompts) - 1).bit_length())]  # few numbers of rows, too
+    n_clips = len(prompts)
+    filled = [i % n_clips for i in range(1 << (n_clips - 1).bit_length())]  # few numbers of rows, too
     prompts, keys = [prompts[i] for i in filled], keys[np.array(filled)]
     ids_BxP = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
     mask_BxP = np.arange(ids_BxP.shape[1]) < np.array([len(prompt) for prompt in prompts])[:, None]
@@ -241,4 +242,4 @@ def _continue(stage: Stage, prompts: Sequence[Sequence[int]], n_frames: int, key
         allowed_V=stage.vocabulary.code_masks(first, n_levels),
         stop_ids=(),
     )
-    return [stage.vocabulary.codes_of(tokens_N, n_levels, first) for tokens_N in tokens_BxN]
+    return [stage.vocabulary.codes_of(tokens_N, n_levels, first) for tokens_N in tokens_BxN[:n_clips]]

@@ -94,9 +94,7 @@ def check_codes(mixture: Mapping[str, float], codec: str) -> None:
         )
     if stages and not codec:
         raise ValueError(
-            f"data.mixture asks for {stages[0]}, and data.codec is empty: name the workdir of a codec or a Hugging "
-            "Face folder of one. To train one on a laptop:\n"
-            "  python launch/train.py --config=configs/small_16k.py:tiny --workdir=runs/codec\n"
-            "and then add to this command\n"
-            "  --config.data.codec=runs/codec"
+            f"data.mixture asks for {stages[0]}, and data.codec is empty: name a codec's workdir or Hugging Face folder by "
+            "--config.data.codec=FOLDER; `python launch/train.py --config=configs/small_16k.py:tiny --workdir=runs/codec` "
+            "trains a small one, for --config.data.codec=runs/codec"
         )

@@ -88,5 +88,5 @@ def _refuse_other(what: str, name: str, sha256: str, given: UnitInventory | Mapp
     if theirs[1] != sha256:
         raise ValueError(
             f"{workdir} was trained with the {what} {name} ({sha256[:12]}..), not with {theirs[0]} "
-            f"({theirs[1][:12]}..), which means other sounds: use the {what} of the run, or a run that was trained with yours"
+            f"({theirs[1][:12]}..), which means other sounds: use the {what} of the run, or a run of yours"
         )
