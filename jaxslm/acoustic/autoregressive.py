@@ -97,24 +97,31 @@ def coarse_to_fine(
     ]
     n_coarse, how = coarse.facts.crops.coarse_levels, dict(seed=seed, rows=rows)
     given = [codes_TxQ for _, codes_TxQ in joined]
-    first = make_codes(coarse, [clip for clip, _ in joined], [codes_TxQ[:, :n_coarse] for codes_TxQ in given], **how)
-    rest = make_codes(fine, first, [codes_TxQ[:, n_coarse:] for codes_TxQ in given], **how)
+    n_frames = [len(g) + int(coarse.facts.rates.n_codes(len(u))) for g, u in zip(given, units, strict=True)]
+    first = make_codes(coarse, [t for t, _ in joined], [g[:, :n_coarse] for g in given], n_frames=n_frames, **how)
+    rest = make_codes(fine, first, [g[:, n_coarse:] for g in given], n_frames=n_frames, **how)
     return [np.concatenate(pair, axis=1)[len(g) :] for *pair, g in zip(first, rest, given, strict=True)]
 
 
 def make_codes(
-    stage: Stage, told: Sequence[np.ndarray], given: Sequence[np.ndarray], *, seed: int = 0, rows: int = 16
+    stage: Stage,
+    told: Sequence[np.ndarray],
+    given: Sequence[np.ndarray],
+    *,
+    n_frames: Sequence[int],
+    seed: int = 0,
+    rows: int = 16,
 ) -> list[np.ndarray]:
     """The codes int32 [T, L] of one stage for whole clips.
 
     Args:
       told: of each clip the units [U], one a frame of the encoder, or for a fine stage the coarse codes [T, Q'].
       given: the codes [P, L] of its first frames that are known; P may be 0.
+      n_frames: T of each clip.
 
     Raises ValueError for logits that are not finite.
     """
     facts, made = stage.facts, [np.asarray(codes, np.int32) for codes in given]
-    n_frames = [int(facts.rates.n_codes(len(t))) if facts.stage == "coarse" else len(t) for t in told]
     key = jax.random.fold_in(jax.random.key(seed), facts.levels[0])
     window, number = facts.crops.frames(facts.rates), 0
     while waiting := [i for i in range(len(told)) if len(made[i]) < n_frames[i]]:
@@ -175,8 +182,9 @@ def _joined(stage: Stage, units: np.ndarray, prompt: Prompt | None, where: str) 
     if codes_TxQ.size and not 0 <= codes_TxQ.min() <= codes_TxQ.max() < size:
         raise ValueError(f"{where}: the prompt has codes up to {codes_TxQ.max()}: the codec's run from 0 to {size - 1}")
     covered = min(int(rates.n_codes(len(told))), len(codes_TxQ))
-    if not covered:
-        raise ValueError(f"{where}: the prompt is shorter than a frame of the codec: give a longer one, or None")
+    n_units, n_codes = _whole_frames(rates, covered)
+    if not n_codes:
+        raise ValueError(f"{where}: the prompt is shorter than a frame: give a longer one, or None")
     seconds = len(told) / rates.units, len(codes_TxQ) / rates.codes
     if abs(seconds[0] - seconds[1]) > _APART:
         raise ValueError(
@@ -188,17 +196,22 @@ def _joined(stage: Stage, units: np.ndarray, prompt: Prompt | None, where: str) 
             f"{where}: the prompt of {seconds[1]:.2f} s leaves nothing of the {stage.facts.crops.seconds:g} s that the "
             "coarse stage sees: give 3 s"
         )
-    n_units, n_codes = _whole_frames(rates, covered)
     return np.concatenate([told[:n_units], units]), codes_TxQ[:n_codes].astype(np.int32)
 
 
 def _whole_frames(rates: FrameRates, n_codes: int) -> tuple[int, int]:
-    """(units, codes) of about `n_codes` frames of codes or fewer that end together: what follows begins in both."""
+    """(units, codes) of `n_codes` frames of codes or a little fewer that end together, as what follows begins in both:
+    if nowhere near, to half a frame of the faster rate. (0, 0) for less than a frame of the slower.
+    """
     ratio = rates.units / rates.codes
-    for n in range(n_codes, max(0, n_codes - 16), -1):
-        if round(n * ratio) and abs(n * ratio - round(n * ratio)) < 0.05:
-            return round(n * ratio), n
-    return max(1, round(n_codes * ratio)), n_codes
+    if ratio > 1:
+        ends = [(n * ratio, n) for n in range(n_codes, max(0, n_codes - 16), -1)]
+        found = [(round(exact), n, abs(exact - round(exact))) for exact, n in ends]
+    else:
+        most = int(n_codes * ratio + 1e-6)
+        ends = [(n, n / ratio) for n in range(most, max(0, most - 16), -1)]
+        found = [(n, round(exact), abs(exact - round(exact))) for n, exact in ends if round(exact) <= n_codes]
+    return next((pair for *pair, off in found if off < 0.25), found[0][:2] if found else (0, 0))
 
 
 def _checked_units(stage: Stage, units: np.ndarray, where: str) -> np.ndarray:

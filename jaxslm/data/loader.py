@@ -94,7 +94,7 @@ def check_codes(mixture: Mapping[str, float], codec: str) -> None:
         )
     if stages and not codec:
         raise ValueError(
-            f"data.mixture asks for {stages[0]}, and data.codec is empty: name a codec's workdir or Hugging Face folder by "
-            "--config.data.codec=FOLDER; `python launch/train.py --config=configs/small_16k.py:tiny --workdir=runs/codec` "
-            "trains a small one, for --config.data.codec=runs/codec"
+            f"data.mixture asks for {stages[0]}, and data.codec is empty: name the folder of a codec, a workdir or of "
+            "Hugging Face, by --config.data.codec=FOLDER; `python launch/train.py --config=configs/small_16k.py:tiny "
+            "--workdir=runs/codec` trains a small one, for --config.data.codec=runs/codec"
         )

@@ -74,9 +74,8 @@ def write_samples(
     n_prompt = [max(1, min(int(facts.crops.prompt_seconds * facts.rates.codes), len(c.codes) // 2)) for c in clips]
     own = [clip.codes[:, first : first + n_levels] for clip in clips]
     told = [clip.units if facts.stage == "coarse" else clip.codes[:, :first] for clip in clips]
-    made = make_codes(stage, told, [codes_TxL[:n] for codes_TxL, n in zip(own, n_prompt, strict=True)], seed=step)
-    # Units may end within a frame of the codec, which then counts for them and not for the clip.
-    made = [made_TxL[: len(own_TxL)] for made_TxL, own_TxL in zip(made, own, strict=True)]
+    given = [codes_TxL[:n] for codes_TxL, n in zip(own, n_prompt, strict=True)]
+    made = make_codes(stage, told, given, n_frames=[len(clip.codes) for clip in clips], seed=step)
     likeliest = [likeliest_codes(stage, *pair) for pair in zip(told, own, strict=True)]
     lines = [f"{facts.stage} codes like the clip's own: drawn behind a prompt, likeliest after its own; by level"]
     for i, clip in enumerate(clips):

@@ -9,7 +9,7 @@ import pytest
 
 from jaxslm.acoustic import autoregressive
 from jaxslm.acoustic.autoregressive import OVERLAP, Prompt, coarse_to_fine, make_codes, next_window
-from jaxslm.acoustic.frames import AcousticCrops
+from jaxslm.acoustic.frames import AcousticCrops, FrameRates
 from tests.acoustic import toy_stages as toy
 
 
@@ -93,7 +93,7 @@ def test_each_window_is_told_its_units_and_what_came_before(monkeypatch):
 
     monkeypatch.setattr(autoregressive, "generate", fake)
     units = np.array([0, 1, 2, 3, 3, 2])
-    (made,) = make_codes(stage, [units], [np.array([[5, 6]])])
+    (made,) = make_codes(stage, [units], [np.array([[5, 6]])], n_frames=[12])
     frames, coarse = vocabulary.id("[Frames]"), vocabulary.id("[Coarse]")
     assert seen == [[[1, frames, 3, 4, 5, 6, coarse, 12, 21]], [[1, frames, 6, 6, 5, coarse, 7, 15, 7, 15]]]
     assert made.tolist() == [[5, 6]] + [[0, 0]] * 11
@@ -106,6 +106,22 @@ def test_prompt_ends_where_a_unit_ends():
         stage, np.array([1, 2]), Prompt(np.array([0, 3]), toy.codes_of([0, 3], 0)[:3]), ""
     )
     assert told.tolist() == [0, 1, 2] and len(given) == 2
+
+
+@pytest.mark.parametrize(
+    ("units", "codes", "n_codes", "expected"),
+    [
+        (25.0, 50.0, 151, (75, 150)),
+        (50.0, 50.0, 151, (151, 151)),
+        (50.0, 12.5, 37, (148, 37)),
+        (50.0, 75.0, 225, (150, 225)),
+        (50.0, 75.0, 224, (148, 222)),
+        (24.99, 50.0, 151, (75, 150)),
+        (50.0, 2000.0, 20, (0, 0)),
+    ],
+)
+def test_where_units_and_codes_end_together(units, codes, n_codes, expected):
+    assert tuple(autoregressive._whole_frames(FrameRates(units, codes), n_codes)) == expected
 
 
 def bad(change: str):
@@ -169,7 +185,7 @@ def test_logits_that_are_not_numbers_are_refused():
     stage = toy.untrained("coarse")
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), stage.model)
     with pytest.raises(ValueError, match="logits that are not finite.*earlier checkpoint"):
-        make_codes(stage._replace(model=broken), [np.array([1, 2])], [np.zeros((0, 2), np.int32)])
+        make_codes(stage._replace(model=broken), [np.array([1, 2])], [np.zeros((0, 2), np.int32)], n_frames=[4])
 
 
 def test_crops_are_at_least_a_frame():
