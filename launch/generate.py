@@ -62,6 +62,11 @@ def answer(flags: argparse.Namespace):
     config = read_config(flags.workdir)
     if (task := config.get("task", "speech_text_lm")) != "speech_text_lm":
         raise ValueError(f"{flags.workdir} is a run of the task '{task}': name one of speech_text_lm")
+    if not set(config.data.mixture) - {"coarse", "fine"}:
+        raise ValueError(
+            f"{flags.workdir} is a run of an acoustic stage, which makes codes of units and no answers: use "
+            "jaxslm.acoustic.autoregressive.coarse_to_fine"
+        )
     vocabulary = load_vocabulary(flags.workdir)
     check_modalities(vocabulary, text=flags.text, to=flags.to)
     settings = {name: getattr(flags, name) for name in ("temperature", "top_k", "top_p", "repetition_penalty")}

@@ -57,6 +57,10 @@ def open_corpus(data: Mapping, tokenizer) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
     codec = open_codec(Path(data["codec"]).expanduser()) if data["codec"] else None
+    if codec and data["sample_rate"] < (rate := codec[0].config.sample_rate):
+        log.warning(
+            "data.sample_rate=%d is below the codec's %d Hz: its codes lack the highs", data["sample_rate"], rate
+        )
     prepared = prepare(data, cache, codec=codec, **share_of(cache))
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache, codec=prepared.codec)
     inventory = prepared.inventory

@@ -41,6 +41,8 @@ def test_both_stages_train_and_make_codes(tmp_path):
         assert len(steps) == 6 and any(f"heldout/loss/{stage}" in row for row in rows)
         assert (workdir / "samples" / "0_generated.wav").is_file() and (workdir / "samples" / "index.html").is_file()
         again = run("train.py", f"--config=configs/audiolm_{stage}.py:tiny", f"--workdir={workdir}", *given)
+        done = run("generate.py", f"--workdir={workdir}", "--text=a", "--to=speech", check=False)
+        assert done.returncode == 2 and "is a run of an acoustic stage" in done.stderr
         assert "6 steps done" in again.stdout and "was" not in again.stderr.partition("config.")[2]
     stages = [load_stage(tmp_path / stage) for stage in ("coarse", "fine")]
     vocabulary = stages[0].vocabulary
