@@ -74,17 +74,8 @@ def generate(
       ValueError: arguments that do not fit, or a model whose logits are not finite; nothing is drawn from those.
     """
     prompt_BxP, prompt_mask_BxP = np.asarray(prompt_BxP, np.int32), np.asarray(prompt_mask_BxP, bool)
-    allowed_V = np.asarray(allowed_V, bool)
-    if prompt_BxP.ndim != 2 or prompt_BxP.shape != prompt_mask_BxP.shape:
-        raise ValueError(f"prompt {prompt_BxP.shape} and prompt mask {prompt_mask_BxP.shape} must be one [B, P] shape")
-    if not prompt_mask_BxP.any(axis=1).all():
-        raise ValueError("a prompt row has no tokens: begin it with the beginning-of-sequence id")
-    real = prompt_BxP[prompt_mask_BxP]
-    if real.min() < 0 or real.max() >= model.config.vocab_size:
-        raise ValueError(f"prompt ids run from {real.min()} to {real.max()}: the model has {model.config.vocab_size}")
-    allowed_RxV = np.atleast_2d(allowed_V)
-    if allowed_RxV.shape != (len(allowed_RxV), model.config.vocab_size) or not (allowed_RxV.any(axis=1)).all():
-        raise ValueError(f"allowed_V has shape {allowed_V.shape}: it must mark some of {model.config.vocab_size} ids")
+    allowed_RxV = np.atleast_2d(np.asarray(allowed_V, bool))
+    _check(prompt_BxP, prompt_mask_BxP, allowed_RxV, model.config.vocab_size)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompt_BxP))) if key.ndim == 0 else key
     assert jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key) and keys_B.shape == prompt_BxP.shape[:1], keys_B
     # Left, right and holed padding all become right padding: the same numbers, whichever way the caller padded.
@@ -108,6 +99,18 @@ def generate(
     return _to_host(tokens_BxN), _to_host(new_B)
 
 
+def _check(prompt_BxP: np.ndarray, mask_BxP: np.ndarray, allowed_RxV: np.ndarray, n_ids: int) -> None:
+    if prompt_BxP.ndim != 2 or prompt_BxP.shape != mask_BxP.shape:
+        raise ValueError(f"prompt {prompt_BxP.shape} and prompt mask {mask_BxP.shape} must be one [B, P] shape")
+    if not mask_BxP.any(axis=1).all():
+        raise ValueError("a prompt row has no tokens: begin it with the beginning-of-sequence id")
+    real = prompt_BxP[mask_BxP]
+    if real.min() < 0 or real.max() >= n_ids:
+        raise ValueError(f"prompt ids run from {real.min()} to {real.max()}: the model has {n_ids}")
+    if allowed_RxV.shape != (len(allowed_RxV), n_ids) or not (allowed_RxV.any(axis=1)).all():
+        raise ValueError(f"allowed_V has shape {allowed_RxV.shape}: it must mark some of {n_ids} ids")
+
+
 def _to_host(x: jax.Array) -> np.ndarray:
     """The whole array on every process, also where the model is spread over several."""
     return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
@@ -128,13 +131,8 @@ def _decode(
 
     def draw_next(hidden_BxD, column, seen_BxC) -> tuple[jax.Array, jax.Array]:
         logits_BxC = jnp.dot(hidden_BxD, unembedding_DxC, preferred_element_type=jnp.float32)
-        finite_B = jnp.isfinite(logits_BxC).all(axis=-1)
-        if allowed_RxC is not None:
-            logits_BxC = jnp.where(allowed_RxC[column % len(allowed_RxC)], logits_BxC, -jnp.inf)
-        logits_BxC = process(logits_BxC, seen_BxC, sampling)
-        if sampling.temperature == 0:
-            return jax.vmap(highest)(logits_BxC), finite_B
-        return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys_B, column), logits_BxC), finite_B
+        allowed_C = None if allowed_RxC is None else allowed_RxC[column % len(allowed_RxC)]
+        return _choose(logits_BxC, allowed_C, seen_BxC, keys_B, column, sampling)
 
     def write(state: dict[str, Any], choice_B, finite_B) -> dict[str, Any]:
         """Puts the tokens drawn down in column `step`; rows that had stopped before stay as they are."""
@@ -175,6 +173,17 @@ def _decode(
     state = write(state, *draw_next(hidden_BxPxD[rows_B, lengths_B - 1], 0, state["seen"]))
     state = lax.while_loop(lambda s: (s["step"] < N) & ~s["stopped"].all(), body, state)
     return state["tokens"], state["lengths"], state["finite"]
+
+
+def _choose(logits_BxC, allowed_C, seen_BxC, keys_B, column, sampling) -> tuple[jax.Array, jax.Array]:
+    """(index of the next token of each row, whether its logits were finite)."""
+    finite_B = jnp.isfinite(logits_BxC).all(axis=-1)
+    if allowed_C is not None:
+        logits_BxC = jnp.where(allowed_C, logits_BxC, -jnp.inf)
+    logits_BxC = process(logits_BxC, seen_BxC, sampling)
+    if sampling.temperature == 0:
+        return jax.vmap(highest)(logits_BxC), finite_B
+    return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys_B, column), logits_BxC), finite_B
 
 
 def process(logits_BxC: jax.Array, seen_BxC: jax.Array, sampling: Sampling) -> jax.Array:
