@@ -85,6 +85,7 @@ def speech_text_lm() -> ConfigDict:
                 cache="~/.cache/jaxslm",
                 tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
                 units=learned_units(),
+                codec="",  # workdir of a codec or Hugging Face folder of one, for the objectives coarse and fine
                 alignment="",  # where no word times are given: "pocketsphinx" (English), or "ctc:FOLDER" of a model
                 max_seconds=60.0,
                 sample_rate=16_000,  # of stored audio; units are of 16 kHz in any case
@@ -93,6 +94,7 @@ def speech_text_lm() -> ConfigDict:
                 mixture=dict(text=1 / 3, speech=1 / 3, interleaved=1 / 9, asr=1 / 9, tts=1 / 9),  # shares of tokens
                 loss_weights=dict(text=1.0, speech=1.0, interleaved=1.0, asr=1.0, tts=1.0),
                 spans=dict(text_words=(10, 30), speech_words=(5, 15)),
+                acoustic=dict(coarse_levels=4, seconds=10.0, prompt_seconds=3.0),  # crops of coarse and fine
                 workers=0,  # processes that make batches; 0: threads
             ),
         )
@@ -144,6 +146,37 @@ def tiny(config: ConfigDict) -> None:
     config.eval.update(every=70, batches=2)
     config.samples.voice = "quick"
     config.samples.text_tokens = 150  # bytes, where the full recipe counts pieces of words
+
+
+def audiolm(*, stage: str, seconds: float, context_length: int, temperature: float) -> ConfigDict:
+    """An acoustic stage of AudioLM: no text, units and codes of speech."""
+    config = speech_text_lm()
+    config.data.tokenizer = "none"
+    config.data.mixture = {stage: 1.0}
+    config.data.loss_weights = {stage: 1.0}
+    config.data.acoustic.update(coarse_levels=4, seconds=seconds, prompt_seconds=3.0)
+    config.steps = 1_000_000
+    config.checkpoint.every = 5000
+    config.eval.update(every=5000, batches=8)
+    config.optimizer.update(peak_lr=5e-4, schedule="inverse_sqrt", warmup_steps=4000, b2=0.98, weight_decay=0.01)
+    config.model.update(d_model=1024, n_layers=12, n_heads=16, n_kv_heads=16, d_ff=4096, remat="full")
+    config.samples.update(temperature=temperature, top_p=1.0)
+    config.data.update(
+        sources=dict(librilight=dict(kind="manifest", path="data/librilight_60k/manifest.jsonl")),
+        codec="data/soundstream_16k",  # a run of configs/soundstream_16k.py with 12 levels
+        context_length=context_length,  # a crop of the longest kind
+        batch_size=256,
+    )
+    # Units come with the manifest, which names the audio for the codec, too.
+    config.data.units = dict(encoder="precomputed:w2v-bert-xl", layer=7, clusters=1024, frame_rate=25.0, sha256="")
+    return config
+
+
+def tiny_audiolm(config: ConfigDict, seconds: float) -> None:
+    """The same code path at a size that two CPU cores train in minutes; a small codec is to be trained before."""
+    tiny(config)
+    config.data.update(codec="", batch_size=8)
+    config.data.acoustic.update(seconds=seconds, prompt_seconds=seconds / 3)
 
 
 def codec() -> ConfigDict:

@@ -1,4 +1,4 @@
-"""One id space for text, markers and speech units.
+"""One id space for text, markers, speech units and codes of a codec.
 
 A vocabulary is a row of named blocks. The text base comes first, so that a warm start from a text LM keeps its ids;
 what is new follows in the order the blocks are given, and the total is padded to a multiple that every mesh can shard.
@@ -7,6 +7,9 @@ Padding ids belong to no block: no mask ever allows them and no export writes th
 The SpiRit-LM ids are the reference point (Nguyen et al. 2024; released vocabulary): Llama-2's 32,000 pieces, `[Text]` =
 32000, `[Speech]` = 32001, `[Hu0]`..`[Hu500]` = 32002..32502. A model of speech alone (GSLM, TWIST, Slam) has padding,
 begin, end and the units, and no markers: there is nothing to tell apart.
+
+Acoustic stages (AudioLM, Borsos et al. 2022) add the codes of a codec, `[Ac0]`.., an id for each code of each level,
+and markers for what they are told and what they make.
 """
 
 import dataclasses
@@ -19,7 +22,9 @@ import numpy as np
 PAD_MULTIPLE = 128
 MARKERS = ("[Text]", "[Speech]")
 TASK_MARKERS = ("[ASR]", "[TTS]")
+ACOUSTIC_MARKERS = ("[Frames]", "[Coarse]", "[Fine]")  # units, one a frame; first codes of each frame; the others
 UNIT_PATTERN = "[Hu{}]"
+CODE_PATTERN = "[Ac{}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Vocabulary:
       text_special_ids: ids of the text block that are no text (begin, end, unknown, padding): never sampled as text.
       tokenizer_sha256, unit_inventory_sha256: what the text and the unit ids stand for.
       pad_multiple: `padded_size` is the next multiple of it.
+      codec_sha256, code_levels: whose codes there are, and how many a frame has; "" and 0 without codes.
     """
 
     blocks: tuple[Block, ...]
@@ -61,6 +67,8 @@ class Vocabulary:
     tokenizer_sha256: str
     unit_inventory_sha256: str
     pad_multiple: int = PAD_MULTIPLE
+    codec_sha256: str = ""
+    code_levels: int = 0
 
     def __post_init__(self):
         first = 0
@@ -144,17 +152,44 @@ class Vocabulary:
             mask[[self.eos_id, *self.marker_ids]] = True
         return mask
 
+    @property
+    def codebook_size(self) -> int:
+        """K, codes of a level."""
+        return self.block("codes").size // self.code_levels
+
+    def code_ids(self, codes_TxQ: np.ndarray, first_level: int = 0) -> np.ndarray:
+        """Codes of levels from `first_level` on as ids, frame after frame: int [T * Q]."""
+        levels_Q = first_level + np.arange(codes_TxQ.shape[1])
+        assert levels_Q[-1] < self.code_levels and codes_TxQ.max(initial=0) < self.codebook_size
+        return (self.block("codes").first + levels_Q * self.codebook_size + codes_TxQ).reshape(-1)
+
+    def codes_of(self, ids: np.ndarray, n_levels: int, first_level: int = 0) -> np.ndarray:
+        """The inverse of `code_ids`: int32 [T, n_levels]."""
+        levels_Q = first_level + np.arange(n_levels)
+        codes_TxQ = np.reshape(ids, (-1, n_levels)) - self.block("codes").first - levels_Q * self.codebook_size
+        assert codes_TxQ.min(initial=0) >= 0 and codes_TxQ.max(initial=0) < self.codebook_size
+        return codes_TxQ.astype(np.int32)
+
+    def code_masks(self, first_level: int, n_levels: int) -> np.ndarray:
+        """Which ids may be sampled in turn where the codes of these levels are made: bool [n_levels, padded_size]."""
+        block, levels = self.block("codes"), first_level + np.arange(n_levels)[:, None]
+        return (np.arange(self.padded_size) - block.first) // self.codebook_size == levels
+
     def describe(self) -> str:
         """The blocks in one line, for people."""
         return ", ".join(f"{b.name} {b.first}..{b.stop - 1}" for b in self.blocks) + f", padded to {self.padded_size}"
 
     def to_json(self) -> dict:
-        return dataclasses.asdict(self) | {"size": self.size, "padded_size": self.padded_size}
+        fields = dataclasses.asdict(self)
+        if not self.codec_sha256:  # as it was before there were codes
+            del fields["codec_sha256"], fields["code_levels"]
+        return fields | {"size": self.size, "padded_size": self.padded_size}
 
     @classmethod
     def from_json(cls, fields: Mapping) -> "Vocabulary":
         blocks = tuple(Block(**{**block, "tokens": tuple(block["tokens"])}) for block in fields["blocks"])
-        rest = {f.name: fields[f.name] for f in dataclasses.fields(cls) if f.name not in ("blocks", "text_special_ids")}
+        names = {f.name for f in dataclasses.fields(cls)} - {"blocks", "text_special_ids"}
+        rest = {name: fields[name] for name in names if name in fields or not name.startswith("code")}
         return cls(blocks=blocks, text_special_ids=tuple(fields["text_special_ids"]), **rest)
 
     def check_same(self, other: "Vocabulary", where: str) -> None:
@@ -172,14 +207,22 @@ class Vocabulary:
                 f"{where} was made with another text tokenizer: sha256 {other.tokenizer_sha256[:12]}.. there, "
                 f"{self.tokenizer_sha256[:12]}.. here; {cure}"
             )
+        if self.codec_sha256 != other.codec_sha256:
+            theirs, ours = (f"sha256 {v.codec_sha256[:12]}.." if v.codec_sha256 else "none" for v in (other, self))
+            raise ValueError(
+                f"{where} was made with another codec: {theirs} there, {ours} here; its codes mean other sounds; set "
+                "data.codec to the codec of the run, or start in a new place"
+            )
         raise ValueError(f"{where} has another vocabulary: {other.describe()} there, {self.describe()} here; {cure}")
 
 
-def check_free(tokenizer) -> None:
-    """Raises ValueError if a text tokenizer has tokens already that a vocabulary adds to it."""
-    unit = re.compile(re.escape(UNIT_PATTERN).replace(r"\{\}", r"\d+"))
+def check_free(tokenizer, *, codes: bool = False) -> None:
+    """Raises ValueError if a text tokenizer has tokens already that a vocabulary, with `codes` or not, adds to it."""
+    patterns = (UNIT_PATTERN, CODE_PATTERN) if codes else (UNIT_PATTERN,)
+    numbered = re.compile("|".join(re.escape(pattern).replace(r"\{\}", r"\d+") for pattern in patterns))
+    markers = (*MARKERS, *TASK_MARKERS, *(ACOUSTIC_MARKERS if codes else ()))
     for token in tokenizer.tokens:
-        if token in (*MARKERS, *TASK_MARKERS) or unit.fullmatch(token):
+        if token in markers or numbered.fullmatch(token):
             raise ValueError(
                 f"data.tokenizer has a token {token!r} of its own, which would be added for speech: give the tokenizer "
                 "and the model as they were before speech was added, or go on from the workdir that made them by "
@@ -195,18 +238,29 @@ def build_vocabulary(
     markers: Sequence[str] = MARKERS,
     tasks: Sequence[str] = TASK_MARKERS,
     pad_multiple: int = PAD_MULTIPLE,
+    codec: Mapping | None = None,
 ) -> Vocabulary:
-    """Text base of `tokenizer` (see tokenizer.py), then markers, units and task markers, in SpiRit-LM's order.
+    """Text base of `tokenizer` (see tokenizer.py), then markers, units and task markers, in SpiRit-LM's order, then the
+    codes of `codec` (what `describe_codec` says of it) and their markers.
 
-    A tokenizer without text gives a vocabulary without markers.
+    A tokenizer without text gives a vocabulary without markers of text and speech. Raises ValueError for a codec whose
+    levels have codebooks of different sizes.
     """
     if not tokenizer.has_text:
         markers = tasks = ()
-    named = [("markers", tuple(markers)), ("units", n_units), ("tasks", tuple(tasks))]
+    named = [("markers", tuple(markers)), ("units", (n_units, UNIT_PATTERN)), ("tasks", tuple(tasks))]
+    sizes = codec["codebook_sizes"] if codec else ()
+    if codec:
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"the codec {codec['name']} has codebooks of several sizes, {sizes}: use one of equal sizes"
+            )
+        named += [("codes", (sum(sizes), CODE_PATTERN)), ("acoustic", ACOUSTIC_MARKERS)]
     blocks = [Block("text", 0, tokenizer.size)]
     for name, content in named:
-        if name == "units":
-            blocks.append(Block(name, blocks[-1].stop, content, pattern=UNIT_PATTERN))
+        if name in ("units", "codes"):
+            size, pattern = content
+            blocks.append(Block(name, blocks[-1].stop, size, pattern=pattern))
         elif content:
             blocks.append(Block(name, blocks[-1].stop, len(content), tokens=content))
     return Vocabulary(
@@ -217,4 +271,6 @@ def build_vocabulary(
         tokenizer_sha256=tokenizer.sha256,
         unit_inventory_sha256=unit_inventory_sha256,
         pad_multiple=pad_multiple,
+        codec_sha256=codec["sha256"] if codec else "",
+        code_levels=len(sizes),
     )

@@ -23,10 +23,12 @@ def main() -> None:
     try:
         distributed.start()
         from jaxslm.data.prepare import prepare
-        from jaxslm.data.records import Records
+        from jaxslm.data.records import Records, codes_name
+        from jaxslm.tasks.codec_files import open_codec
 
-        cache = Path(flags.cache or config.data.cache).expanduser()
-        prepared = prepare(config.data, cache, workers=flags.workers, check=True, **distributed.share_of(cache))
+        cache, place = Path(flags.cache or config.data.cache).expanduser(), config.data.get("codec")
+        how = dict(codec=open_codec(Path(place).expanduser()) if place else None, workers=flags.workers, check=True)
+        prepared = prepare(config.data, cache, **how, **distributed.share_of(cache))
         manifest = Records(prepared.folder, "").manifest
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(last_words(error))
@@ -35,6 +37,9 @@ def main() -> None:
     print(f"audio and report: {prepared.folder} (left out: {prepared.report.count()}, see report.jsonl)")
     if prepared.units:
         print(f"units: {prepared.units} ({prepared.inventory.name}, {prepared.inventory.sha256[:12]})")
+    if prepared.codec:
+        about = prepared.codec
+        print(f"codes: {prepared.folder / codes_name(about['sha256'])} ({about['name']}, {about['sha256'][:12]})")
 
 
 if __name__ == "__main__":

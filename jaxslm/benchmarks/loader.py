@@ -20,7 +20,7 @@ from jaxslm.data.layouts import LAYOUTS
 from jaxslm.data.loader import training_batches
 from jaxslm.data.packing import PackedRows
 from jaxslm.data.records import Utterance, write_records
-from jaxslm.data.spans import SpanLengths
+from jaxslm.data.segments import LayoutSettings
 from jaxslm.data.token_index import build_token_index
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.units.alignment import Word
@@ -90,7 +90,7 @@ def _speed(make, index, vocabulary, args) -> float:
 
 
 def _rows(index, vocabulary, args) -> list[PackedRows]:
-    options = dict(context_length=args.context_length, seed=0, spans=SpanLengths())
+    options = dict(context_length=args.context_length, seed=0, settings=LayoutSettings())
     return [PackedRows(index, vocabulary, name, objective_id=i, **options) for i, name in enumerate(MIXTURE)]
 
 
@@ -110,7 +110,7 @@ class _Examples:
         return len(self.items)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        segments = self.build(self.index[self.items[i]], self.vocabulary, int(draw_bits(0, i)), SpanLengths())
+        segments = self.build(self.index[self.items[i]], self.vocabulary, int(draw_bits(0, i)), LayoutSettings())
         ids = np.concatenate([segment.ids for segment in segments]).astype(np.int32)
         return {"tokens": ids[:-1], "targets": ids[1:]}
 

@@ -11,46 +11,17 @@ SpiRit-LM (Nguyen et al. 2024, section 3 and App. A):
 
 GSLM (Lakhotia et al. 2021), TWIST (Hassid et al. 2023) and Slam (Maimon et al. 2025), whose vocabulary has no markers:
   speech       <s>[Hu262][Hu208]..</s>
-"""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+The formats of AudioLM's acoustic stages are in acoustic_layouts.py.
+"""
 
 import numpy as np
 
-from jaxslm.data.spans import SpanLengths, draw_spans
+from jaxslm.data.acoustic_layouts import ACOUSTIC_LAYOUTS
+from jaxslm.data.segments import Layout, LayoutSettings, Segment
+from jaxslm.data.spans import draw_spans
 from jaxslm.data.token_index import EncodedUtterance, TokenIndex
 from jaxslm.vocabulary import Vocabulary
-
-
-class Segment(NamedTuple):
-    """`ids` (int [n]) of one modality: "text", "speech" or "marker" (begin and end included), with the weight of their
-    loss.
-    """
-
-    modality: str
-    ids: Sequence[int]
-    loss_weight: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """One format.
-
-    Attributes:
-      build: (utterance, vocabulary, key, spans) -> segments; `key` decides whatever is random.
-      lengths: (index, vocabulary, items_N, keys_N, spans) -> ids that `build` gives for each item, int64 [N].
-      eligible: index -> bool [N], which utterances can be laid out so.
-      needs_text: whether the format has text in it.
-      splits: "text" or "unit" where a document longer than the context may be cut into pieces of these ids, else "".
-    """
-
-    build: Callable[[EncodedUtterance, Vocabulary, int, SpanLengths], list[Segment]]
-    lengths: Callable[[TokenIndex, Vocabulary, np.ndarray, np.ndarray, SpanLengths], np.ndarray]
-    eligible: Callable[[TokenIndex], np.ndarray]
-    needs_text: bool = True
-    splits: str = ""
 
 
 def _wrapped(utterance: EncodedUtterance, vocabulary: Vocabulary, segments: list[Segment]) -> list[Segment]:
@@ -66,30 +37,30 @@ def _speech(unit_ids: np.ndarray, vocabulary: Vocabulary) -> Segment:
     return Segment("speech", unit_ids + vocabulary.block("units").first)
 
 
-def text_only(utterance, vocabulary, key, spans) -> list[Segment]:
+def text_only(utterance, vocabulary, key, settings) -> list[Segment]:
     body = [_marker(vocabulary, "[Text]"), Segment("text", utterance.text_ids)]
     return _wrapped(utterance, vocabulary, body)
 
 
-def speech_only(utterance, vocabulary, key, spans) -> list[Segment]:
+def speech_only(utterance, vocabulary, key, settings) -> list[Segment]:
     start = [Segment("marker", vocabulary.speech_start)] if vocabulary.speech_start else []
     return _wrapped(utterance, vocabulary, [*start, _speech(utterance.unit_ids, vocabulary)])
 
 
-def asr(utterance, vocabulary, key, spans) -> list[Segment]:
+def asr(utterance, vocabulary, key, settings) -> list[Segment]:
     speech = [_marker(vocabulary, "[Speech]"), _speech(utterance.unit_ids, vocabulary)]
     text = [_marker(vocabulary, "[ASR]"), Segment("text", utterance.text_ids)]
     return _wrapped(utterance, vocabulary, speech + text)
 
 
-def tts(utterance, vocabulary, key, spans) -> list[Segment]:
+def tts(utterance, vocabulary, key, settings) -> list[Segment]:
     text = [_marker(vocabulary, "[Text]"), Segment("text", utterance.text_ids)]
     speech = [_marker(vocabulary, "[TTS]"), _speech(utterance.unit_ids, vocabulary)]
     return _wrapped(utterance, vocabulary, text + speech)
 
 
-def interleaved(utterance, vocabulary, key, spans) -> list[Segment]:
-    (speech_first,), (edges,) = draw_spans(len(utterance.text_edges) - 1, key, spans)
+def interleaved(utterance, vocabulary, key, settings: LayoutSettings) -> list[Segment]:
+    (speech_first,), (edges,) = draw_spans(len(utterance.text_edges) - 1, key, settings.spans)
     body, is_speech = [], bool(speech_first)
     for first, stop in zip(edges[:-1], edges[1:], strict=True):
         if first == stop:
@@ -104,8 +75,8 @@ def interleaved(utterance, vocabulary, key, spans) -> list[Segment]:
     return _wrapped(utterance, vocabulary, body)
 
 
-def _interleaved_lengths(index: TokenIndex, vocabulary, items_N, keys_N, spans) -> np.ndarray:
-    speech_first_N, edges_NxE = draw_spans(index.n_words[items_N], keys_N, spans)
+def _interleaved_lengths(index: TokenIndex, vocabulary, items_N, keys_N, settings: LayoutSettings) -> np.ndarray:
+    speech_first_N, edges_NxE = draw_spans(index.n_words[items_N], keys_N, settings.spans)
     at_NxE = index.edge_start[items_N][:, None] + edges_NxE
     text_NxS = np.diff(index.text_edges[at_NxE].astype(np.int64), axis=1)
     units_NxS = np.diff(index.unit_edges[at_NxE].astype(np.int64), axis=1)
@@ -118,7 +89,7 @@ def _spoken(index: TokenIndex) -> np.ndarray:
     return (index.n_units > 0) & (index.n_text > 0)
 
 
-def _both_lengths(index: TokenIndex, vocabulary, items_N, keys_N, spans) -> np.ndarray:
+def _both_lengths(index: TokenIndex, vocabulary, items_N, keys_N, settings) -> np.ndarray:
     return 4 + index.n_text[items_N] + index.n_units[items_N]
 
 
@@ -126,13 +97,13 @@ LAYOUTS: dict[str, Layout] = {
     # Text-only documents; to train on transcripts as text, name their manifest as a text source too.
     "text": Layout(
         text_only,
-        lambda index, vocabulary, items, keys, spans: 3 + index.n_text[items],
+        lambda index, vocabulary, items, keys, settings: 3 + index.n_text[items],
         lambda index: (index.n_text > 0) & (index.n_units == 0),
         splits="text",
     ),
     "speech": Layout(
         speech_only,
-        lambda index, vocabulary, items, keys, spans: 2 + len(vocabulary.speech_start) + index.n_units[items],
+        lambda index, vocabulary, items, keys, settings: 2 + len(vocabulary.speech_start) + index.n_units[items],
         lambda index: index.n_units > 0,
         needs_text=False,
         splits="unit",
@@ -140,4 +111,5 @@ LAYOUTS: dict[str, Layout] = {
     "asr": Layout(asr, _both_lengths, _spoken),
     "tts": Layout(tts, _both_lengths, _spoken),
     "interleaved": Layout(interleaved, _interleaved_lengths, lambda index: np.asarray(index.aligned)),
+    **ACOUSTIC_LAYOUTS,
 }

@@ -82,3 +82,19 @@ def check_text(mixture: Mapping[str, float], tokenizer) -> None:
             f"data.mixture asks for {', '.join(wrong)}, and data.tokenizer='none' has no text: set data.tokenizer "
             f"('byte' needs no file), or leave speech alone in the mixture: {cure}"
         )
+
+
+def check_codes(mixture: Mapping[str, float], codec: str) -> None:
+    """Raises ValueError if a mixture asks for codes and no `codec` is named, or for two stages in one run."""
+    stages = [name for name in mixture_shares(mixture)[0] if name in LAYOUTS and LAYOUTS[name].needs_codes]
+    if len(stages) > 1:
+        cure = " or ".join(f"--config.data.mixture.{name}=0" for name in stages)
+        raise ValueError(
+            f"data.mixture asks for {' and '.join(stages)}, which see crops of their own lengths: set {cure}"
+        )
+    if stages and not codec:
+        raise ValueError(
+            f"data.mixture asks for {stages[0]}, and data.codec is empty: name the folder of a codec, a workdir or of "
+            "Hugging Face, by --config.data.codec=FOLDER; `python launch/train.py --config=configs/small_16k.py:tiny "
+            "--workdir=runs/codec` trains a small one, for --config.data.codec=runs/codec"
+        )

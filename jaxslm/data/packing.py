@@ -11,8 +11,8 @@ import threading
 import numpy as np
 
 from jaxslm.data.draws import draw_bits, draw_order
-from jaxslm.data.layouts import LAYOUTS, Segment
-from jaxslm.data.spans import SpanLengths
+from jaxslm.data.layouts import LAYOUTS
+from jaxslm.data.segments import LayoutSettings, Segment
 from jaxslm.data.token_index import EncodedUtterance, TokenIndex
 from jaxslm.vocabulary import Vocabulary
 
@@ -90,14 +90,14 @@ class PackedRows:
         objective_id: int,
         context_length: int,
         seed: int,
-        spans: SpanLengths,
+        settings: LayoutSettings,
         loss_weight: float = 1.0,
         heldout: bool = False,
     ):
         if objective not in LAYOUTS:
             raise ValueError(f"data.mixture names the objective {objective!r}; there are {sorted(LAYOUTS)}")
         self.index, self.vocabulary, self.objective, self.objective_id = index, vocabulary, objective, objective_id
-        self.context_length, self.seed, self.spans, self.loss_weight = context_length, seed, spans, loss_weight
+        self.context_length, self.seed, self.settings, self.loss_weight = context_length, seed, settings, loss_weight
         self.layout = LAYOUTS[objective]
         split = np.asarray(index.heldout) == heldout
         self._make_examples(np.flatnonzero(split & self.layout.eligible(index)))
@@ -120,7 +120,7 @@ class PackedRows:
             self._items, self._pieces, self._cut = items, np.zeros(len(items), np.int64), np.zeros(len(items), bool)
             return
         sizes = (self.index.n_text if self.layout.splits == "text" else self.index.n_units)[items]
-        whole = self.layout.lengths(self.index, self.vocabulary, items[:1], np.zeros(1, np.uint64), self.spans)
+        whole = self.layout.lengths(self.index, self.vocabulary, items[:1], np.zeros(1, np.uint64), self.settings)
         around = int(whole[0] - sizes[0])  # begin, end and modality marker; n ids take one place less
         self._piece = self.context_length + 1 - around
         n_pieces = -(-sizes // self._piece)
@@ -136,7 +136,7 @@ class PackedRows:
     def _lengths(self, examples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Places each example takes in a row: its ids less one, since the last id is only a target."""
         items, cut = self._items[examples], self._cut[examples]
-        whole = self.layout.lengths(self.index, self.vocabulary, items, keys, self.spans) - 1
+        whole = self.layout.lengths(self.index, self.vocabulary, items, keys, self.settings) - 1
         left = whole - self._piece * self._pieces[examples]
         goes_on = left > self.context_length  # a piece with another behind it: begin and modality marker, but no end
         return np.where(cut, np.where(goes_on, self.context_length - 1, left), whole)
@@ -156,7 +156,8 @@ class PackedRows:
             raise ValueError(
                 f"objective {self.objective!r}: no utterance can be laid out in data.context_length="
                 f"{self.context_length} tokens; give it data (asr, tts: speech with text; interleaved: speech with "
-                "word times; text: text-only documents), raise the context length or drop it from data.mixture"
+                "word times; text: text-only documents; coarse, fine: speech, with data.codec), raise the context "
+                "length or drop it from data.mixture"
             )
         row_order = draw_order(len(row_start) - 1, self.seed, _ROWS, self.objective_id, epoch)
         return _Epoch(first_row, order[packed], keys[packed], row_start, row_order)
@@ -212,7 +213,8 @@ class PackedRows:
         plan, r = self._locate(row)
         where = range(plan.row_start[r], plan.row_start[r + 1])
         return [
-            self.layout.build(self._example(plan.examples[i]), self.vocabulary, plan.keys[i], self.spans) for i in where
+            self.layout.build(self._example(plan.examples[i]), self.vocabulary, plan.keys[i], self.settings)
+            for i in where
         ]
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:

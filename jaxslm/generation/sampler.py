@@ -1,6 +1,7 @@
 """Autoregressive sampling with a key/value cache: one prefill, then one jitted decode loop.
 
-Shape suffixes: B batch, P prompt, N new tokens, V vocabulary (padded), C candidate ids, K ids of one block, D model.
+Shape suffixes: B batch, P prompt, N new tokens, V vocabulary (padded), C candidate ids, K ids of one block, D model,
+R steps after which the allowed ids repeat.
 """
 
 from collections.abc import Sequence
@@ -62,23 +63,19 @@ def generate(
       key: one key, of which row b uses `fold_in(key, b)`; or B keys, one a row. With its own key a row gives the same
         tokens alone as in any batch.
       allowed_V: bool mask of the ids that may be drawn. No other id is ever returned, and the output projection
-        and the softmax are computed for these ids alone.
+        and the softmax are computed for these ids alone. Or [R, V], where what is allowed depends on the step: row
+        n mod R is for step n.
       stop_ids: ids that end a row; they are drawn only if `allowed_V` has them.
 
     Returns:
       (tokens_BxN, lengths_B), int32: row b is `tokens[b, :lengths[b]]`; then the stop id, if one was drawn, and -1.
+
+    Raises:
+      ValueError: arguments that do not fit, or a model whose logits are not finite; nothing is drawn from those.
     """
     prompt_BxP, prompt_mask_BxP = np.asarray(prompt_BxP, np.int32), np.asarray(prompt_mask_BxP, bool)
-    allowed_V = np.asarray(allowed_V, bool)
-    if prompt_BxP.ndim != 2 or prompt_BxP.shape != prompt_mask_BxP.shape:
-        raise ValueError(f"prompt {prompt_BxP.shape} and prompt mask {prompt_mask_BxP.shape} must be one [B, P] shape")
-    if not prompt_mask_BxP.any(axis=1).all():
-        raise ValueError("a prompt row has no tokens: begin it with the beginning-of-sequence id")
-    real = prompt_BxP[prompt_mask_BxP]
-    if real.min() < 0 or real.max() >= model.config.vocab_size:
-        raise ValueError(f"prompt ids run from {real.min()} to {real.max()}: the model has {model.config.vocab_size}")
-    if allowed_V.shape != (model.config.vocab_size,) or not allowed_V.any():
-        raise ValueError(f"allowed_V has shape {allowed_V.shape}: it must mark some of {model.config.vocab_size} ids")
+    allowed_RxV = np.atleast_2d(np.asarray(allowed_V, bool))
+    _check(prompt_BxP, prompt_mask_BxP, allowed_RxV, model.config.vocab_size)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompt_BxP))) if key.ndim == 0 else key
     assert jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key) and keys_B.shape == prompt_BxP.shape[:1], keys_B
     # Left, right and holed padding all become right padding: the same numbers, whichever way the caller padded.
@@ -88,10 +85,30 @@ def generate(
     prompt_BxP = np.where(prompt_mask_BxP, prompt_BxP, 0)  # padding ids may lie outside the vocabulary
     prompt_BxP = np.take_along_axis(prompt_BxP, order_BxP, axis=1)[:, : lengths_B.max()]
     prompt_BxP = np.pad(prompt_BxP, ((0, 0), (0, width - prompt_BxP.shape[1])))
-    candidates_C = np.flatnonzero(allowed_V).astype(np.int32)
+    candidates_C = np.flatnonzero(allowed_RxV.any(axis=0)).astype(np.int32)
+    allowed_RxC = allowed_RxV[:, candidates_C]
     stop_C = np.isin(candidates_C, np.asarray(stop_ids, np.int32))
-    tokens_BxN, new_B = _decode(model, prompt_BxP, lengths_B, keys_B, candidates_C, stop_C, sampling)
+    tokens_BxN, new_B, finite_B = _decode(
+        model, prompt_BxP, lengths_B, keys_B, candidates_C, None if allowed_RxC.all() else allowed_RxC, stop_C, sampling
+    )
+    if not _to_host(finite_B).all():
+        raise ValueError(
+            "the model gives logits that are not finite, from which nothing can be drawn: its parameters overflowed in "
+            "training, or model.dtype is too small for them; take an earlier checkpoint"
+        )
     return _to_host(tokens_BxN), _to_host(new_B)
+
+
+def _check(prompt_BxP: np.ndarray, mask_BxP: np.ndarray, allowed_RxV: np.ndarray, n_ids: int) -> None:
+    if prompt_BxP.ndim != 2 or prompt_BxP.shape != mask_BxP.shape:
+        raise ValueError(f"prompt {prompt_BxP.shape} and prompt mask {mask_BxP.shape} must be one [B, P] shape")
+    if not mask_BxP.any(axis=1).all():
+        raise ValueError("a prompt row has no tokens: begin it with the beginning-of-sequence id")
+    real = prompt_BxP[mask_BxP]
+    if real.min() < 0 or real.max() >= n_ids:
+        raise ValueError(f"prompt ids run from {real.min()} to {real.max()}: the model has {n_ids}")
+    if allowed_RxV.shape != (len(allowed_RxV), n_ids) or not (allowed_RxV.any(axis=1)).all():
+        raise ValueError(f"allowed_V has shape {allowed_RxV.shape}: it must mark some of {n_ids} ids")
 
 
 def _to_host(x: jax.Array) -> np.ndarray:
@@ -100,27 +117,30 @@ def _to_host(x: jax.Array) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="sampling")
-def _decode(model, prompt_BxP, lengths_B, keys_B, candidates_C, stop_C, sampling) -> tuple[jax.Array, jax.Array]:
-    """Prefill and decode loop of `generate`; prompts are padded on the right."""
+def _decode(
+    model, prompt_BxP, lengths_B, keys_B, candidates_C, allowed_RxC, stop_C, sampling
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Prefill and decode loop of `generate`; prompts are padded on the right, and `allowed_RxC` is None where it allows
+    all. Gives also whether the logits of each row were finite; a row stops where they are not.
+    """
     (B, P), N = prompt_BxP.shape, sampling.max_new_tokens
     rows_B = jnp.arange(B)
     unembedding_DxC = model.unembedding()[:, candidates_C].astype(model.config.dtype)
     real_BxP = jnp.arange(P) < lengths_B[:, None]
     seen_BxV = jnp.zeros((B, model.config.vocab_size), bool).at[rows_B[:, None], prompt_BxP].max(real_BxP)
 
-    def draw_next(hidden_BxD, column, seen_BxC) -> jax.Array:
+    def draw_next(hidden_BxD, column, seen_BxC) -> tuple[jax.Array, jax.Array]:
         logits_BxC = jnp.dot(hidden_BxD, unembedding_DxC, preferred_element_type=jnp.float32)
-        logits_BxC = process(logits_BxC, seen_BxC, sampling)
-        if sampling.temperature == 0:
-            return jax.vmap(highest)(logits_BxC)
-        return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys_B, column), logits_BxC)
+        allowed_C = None if allowed_RxC is None else allowed_RxC[column % len(allowed_RxC)]
+        return _choose(logits_BxC, allowed_C, seen_BxC, keys_B, column, sampling)
 
-    def write(state: dict[str, Any], choice_B) -> dict[str, Any]:
+    def write(state: dict[str, Any], choice_B, finite_B) -> dict[str, Any]:
         """Puts the tokens drawn down in column `step`; rows that had stopped before stay as they are."""
         running_B = ~state["stopped"]
         token_B = jnp.where(running_B, candidates_C[choice_B], UNUSED)
-        stopped_B = state["stopped"] | stop_C[choice_B]
+        stopped_B = state["stopped"] | stop_C[choice_B] | ~finite_B
         return state | {
+            "finite": state["finite"] & (finite_B | ~running_B),
             "tokens": lax.dynamic_update_index_in_dim(state["tokens"], token_B, state["step"], axis=1),
             "lengths": state["lengths"] + (running_B & ~stopped_B),
             "stopped": stopped_B,
@@ -131,7 +151,7 @@ def _decode(model, prompt_BxP, lengths_B, keys_B, candidates_C, stop_C, sampling
 
     def body(state: dict[str, Any]) -> dict[str, Any]:
         hidden_BxD, caches = step(model, blocks, state["caches"], state["last"], lengths_B + state["step"] - 1)
-        return write(state | {"caches": caches}, draw_next(hidden_BxD, state["step"], state["seen"]))
+        return write(state | {"caches": caches}, *draw_next(hidden_BxD, state["step"], state["seen"]))
 
     hidden_BxPxD, cache = model(
         prompt_BxP,
@@ -144,14 +164,26 @@ def _decode(model, prompt_BxP, lengths_B, keys_B, candidates_C, stop_C, sampling
         "tokens": jnp.full((B, N), UNUSED, jnp.int32),
         "lengths": jnp.zeros(B, jnp.int32),
         "stopped": jnp.zeros(B, bool),
+        "finite": jnp.ones(B, bool),
         "seen": seen_BxV[:, candidates_C],
         "last": jnp.zeros(B, jnp.int32),
         "step": jnp.int32(0),
         "caches": caches,
     }
-    state = write(state, draw_next(hidden_BxPxD[rows_B, lengths_B - 1], 0, state["seen"]))
+    state = write(state, *draw_next(hidden_BxPxD[rows_B, lengths_B - 1], 0, state["seen"]))
     state = lax.while_loop(lambda s: (s["step"] < N) & ~s["stopped"].all(), body, state)
-    return state["tokens"], state["lengths"]
+    return state["tokens"], state["lengths"], state["finite"]
+
+
+def _choose(logits_BxC, allowed_C, seen_BxC, keys_B, column, sampling) -> tuple[jax.Array, jax.Array]:
+    """(index of the next token of each row, whether its logits were finite)."""
+    finite_B = jnp.isfinite(logits_BxC).all(axis=-1)
+    if allowed_C is not None:
+        logits_BxC = jnp.where(allowed_C, logits_BxC, -jnp.inf)
+    logits_BxC = process(logits_BxC, seen_BxC, sampling)
+    if sampling.temperature == 0:
+        return jax.vmap(highest)(logits_BxC), finite_B
+    return jax.vmap(draw)(jax.vmap(jax.random.fold_in, (0, None))(keys_B, column), logits_BxC), finite_B
 
 
 def process(logits_BxC: jax.Array, seen_BxC: jax.Array, sampling: Sampling) -> jax.Array:

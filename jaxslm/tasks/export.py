@@ -105,6 +105,8 @@ def export_run(
         raise ValueError(f"--max_file_gb={max_file_gb} is not above 0")
     step = newest_step(workdir / "checkpoints", step)
     vocabulary = load_vocabulary(workdir)
+    if vocabulary.codec_sha256:
+        raise ValueError(f"{workdir} is a run with codes of a codec, which has no Hugging Face form")
     tokenizer, source = load_run_tokenizer(workdir, config.data.tokenizer)
     if tokenizer.sha256 != vocabulary.tokenizer_sha256:
         raise ValueError(

@@ -8,6 +8,7 @@ import jax
 from jaxslm.configure import read_config
 from jaxslm.generation.chain import Chain, Language
 from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.tasks.acoustic_stage import STAGE_FILE
 from jaxslm.tasks.base import UNITS, load_run_tokenizer
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.voices import open_voice
@@ -33,6 +34,11 @@ def open_language(workdir: Path, step: int | None = None) -> Language:
     task = config.get("task", "speech_text_lm")
     if task != "speech_text_lm" or not (workdir / VOCABULARY_FILE).is_file():
         raise ValueError(f"{workdir} is a run of the task '{task}': name one of speech_text_lm")
+    if (workdir / STAGE_FILE).is_file():
+        raise ValueError(
+            f"{workdir} is a run of an acoustic stage, which makes codes of units and answers nothing: name it by "
+            "--acoustic, and a language model by --workdir"
+        )
     vocabulary = load_vocabulary(workdir)
     tokenizer, _ = load_run_tokenizer(workdir, config.data.tokenizer)
     if tokenizer.sha256 != vocabulary.tokenizer_sha256:

@@ -1,4 +1,4 @@
-"""A decoder language model over text and speech units: SpiRit-LM and its relatives.
+"""A decoder language model over text, speech units and codes: SpiRit-LM and its relatives, AudioLM's acoustic stages.
 
 `make(config, workdir)` wires data, vocabulary, model and optimizer into a Task; the loop does the rest.
 """
@@ -14,17 +14,22 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxslm.data.loader import check_text, heldout_batches, mixture_shares, training_batches
+from jaxslm.acoustic.autoregressive import StageFacts
+from jaxslm.acoustic.frames import AcousticCrops
+from jaxslm.data.loader import check_codes, check_text, heldout_batches, mixture_shares, training_batches
 from jaxslm.data.packing import PackedRows
 from jaxslm.data.prepare import Prepared, prepare
 from jaxslm.data.records import Records
+from jaxslm.data.segments import LayoutSettings
 from jaxslm.data.spans import SpanLengths
 from jaxslm.data.token_index import TokenIndex, build_token_index
 from jaxslm.hf.tensors import DTYPES
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
+from jaxslm.tasks import acoustic_stage, acoustic_stage_samples
 from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
+from jaxslm.tasks.codec_files import open_codec
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
 from jaxslm.tasks.own_voice import VOICE, make_voice
 from jaxslm.tasks.samples import pick_heldout, write_samples
@@ -55,10 +60,16 @@ class Corpus:
 def open_corpus(data: Mapping, tokenizer) -> Corpus:
     """Prepares the config's data, or finds it prepared, and builds the vocabulary and the token index."""
     cache = Path(data["cache"]).expanduser()
-    prepared = prepare(data, cache, **share_of(cache))
-    index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache)
+    codec = open_codec(Path(data["codec"]).expanduser()) if data["codec"] else None
+    if codec and data["sample_rate"] < (rate := codec[0].config.sample_rate):
+        log.warning(
+            "data.sample_rate=%d is below the codec's %d Hz: its codes lack the highs", data["sample_rate"], rate
+        )
+    prepared = prepare(data, cache, codec=codec, **share_of(cache))
+    index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache, codec=prepared.codec)
     inventory = prepared.inventory
-    corpus = Corpus(prepared, tokenizer, build_vocabulary(tokenizer, inventory.size, inventory.sha256), index)
+    vocabulary = build_vocabulary(tokenizer, inventory.size, inventory.sha256, codec=prepared.codec)
+    corpus = Corpus(prepared, tokenizer, vocabulary, index)
     digest = hashlib.sha256(json.dumps([corpus.vocabulary.to_json(), index.folder.name], sort_keys=True).encode())
     mine = int.from_bytes(digest.digest()[:4], "big") >> 1
     if agree(mine) != mine:
@@ -105,7 +116,7 @@ def make_rows(config: Mapping, corpus: Corpus, *, heldout: bool) -> list[PackedR
             objective_id=i,
             context_length=data["context_length"],
             seed=config["seed"],
-            spans=SpanLengths(**data["spans"]),
+            settings=LayoutSettings(SpanLengths(**data["spans"]), AcousticCrops(**data["acoustic"])),
             loss_weight=data["loss_weights"].get(name, 1.0),
             heldout=heldout,
         )
@@ -154,10 +165,12 @@ def make(config: Mapping, workdir: Path) -> Task:
         raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
     tokenizer, _ = load_run_tokenizer(workdir, data["tokenizer"])
     check_text(data["mixture"], tokenizer)
-    check_free(tokenizer)
+    check_codes(data["mixture"], data["codec"])
+    check_free(tokenizer, codes=bool(data["codec"]))
     if source is not None and not saved_steps(workdir / "checkpoints"):
         check_base(source, config, tokenizer)
     corpus = open_corpus(data, tokenizer)
+    facts = _stage_facts(config, corpus)
     names, shares = mixture_shares(data["mixture"])
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
     for packed in rows:
@@ -180,6 +193,8 @@ def make(config: Mapping, workdir: Path) -> Task:
     def write_files(folder: Path) -> None:
         corpus.prepared.inventory.save(folder / UNITS)
         keep_base(folder, config, source)
+        if facts:
+            acoustic_stage.write_facts(folder, facts)
 
     return Task(
         init=init,
@@ -190,7 +205,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: abstract_state,
         evaluate=make_evaluate(config, loss, names, heldout, partitioner, processes),
-        samples=make_samples(config, corpus, workdir),
+        samples=make_samples(config, corpus, facts, workdir),
         write_files=write_files,
         import_model=lambda model, folder: import_model(
             source, model, folder, vocabulary=corpus.vocabulary, new_rows=config["new_rows"], seed=config["seed"]
@@ -207,20 +222,36 @@ def make(config: Mapping, workdir: Path) -> Task:
     )
 
 
-def make_samples(config: Mapping, corpus: Corpus, workdir: Path):
-    """`Task.samples`; what is said can be heard where samples.voice is "quick" or the run of an acoustic stage."""
-    inventory, name = corpus.prepared.inventory, config["samples"]["voice"]
-    records = Records(corpus.prepared.folder, inventory.sha256)
+def _stage_facts(config: Mapping, corpus: Corpus) -> StageFacts | None:
+    """Of an acoustic stage, if the mixture trains one."""
+    if not acoustic_stage.stage_of(config["data"]["mixture"]):
+        return None
+    prepared = corpus.prepared
+    return acoustic_stage.stage_facts(config, prepared.codec, prepared.inventory.name, corpus.index.rates)
+
+
+def make_samples(config: Mapping, corpus: Corpus, facts: StageFacts | None, workdir: Path):
+    """`Task.samples`: answers to held-out utterances, or what an acoustic stage makes of them.
+
+    What is said can be heard where samples.voice is "quick" or names the run of an acoustic stage.
+    """
+    inventory, vocabulary, settings = corpus.prepared.inventory, corpus.vocabulary, config["samples"]
+    records = Records(corpus.prepared.folder, inventory.sha256, vocabulary.codec_sha256)
+    if facts:
+        clips = acoustic_stage_samples.pick_coded(records, vocabulary, facts, settings["utterances"])
+        how = dict(clips=clips, vocabulary=vocabulary, facts=facts, codec=config["data"]["codec"])
+        return functools.partial(acoustic_stage_samples.write_samples, **how)
+    name = settings["voice"]
     voice = open_voice(Path(name).expanduser()) if name not in ("", QUICK) else None
     if voice:
         voice.check_units(inventory.sha256)
-    chosen = pick_heldout(records, corpus.vocabulary, config["samples"]["utterances"])
+    chosen = pick_heldout(records, vocabulary, settings["utterances"])
 
     def samples(state, folder: Path, step: int) -> str:
         speaks = voice
         if name == QUICK and jax.process_index() == 0:
             speaks = make_voice(workdir / VOICE, records, inventory, config["seed"])
-        same = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, config=config["samples"])
+        same = dict(vocabulary=vocabulary, tokenizer=corpus.tokenizer, config=settings)
         return write_samples(state, folder, step, utterances=chosen, voice=speaks, **same)
 
     return samples

@@ -5,6 +5,7 @@ import pytest
 
 from jaxslm.data.draws import draw_bits
 from jaxslm.data.layouts import LAYOUTS
+from jaxslm.data.segments import LayoutSettings
 from jaxslm.data.spans import SpanLengths, draw_spans
 from jaxslm.data.token_index import EncodedUtterance
 from jaxslm.tokenizer import load_tokenizer
@@ -12,6 +13,7 @@ from jaxslm.vocabulary import build_vocabulary
 from tests.test_vocabulary import LlamaTwoShape
 
 SPANS = SpanLengths()
+SETTINGS = LayoutSettings(SPANS)
 # "the cat sat" as ids 10 | 20 21 | 30 and units 3 7 | 9 | 200 3.
 UTTERANCE = EncodedUtterance(
     np.array([10, 20, 21, 30]), np.array([3, 7, 9, 200, 3]), np.array([0, 1, 3, 4]), np.array([0, 2, 3, 5])
@@ -25,7 +27,7 @@ def flat(segments):
 
 
 def build(name, utterance=UTTERANCE, key=0, spans=SPANS):
-    return LAYOUTS[name].build(utterance, build_vocabulary(LlamaTwoShape(), 501, "b" * 64), key, spans)
+    return LAYOUTS[name].build(utterance, build_vocabulary(LlamaTwoShape(), 501, "b" * 64), key, LayoutSettings(spans))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +47,9 @@ def test_golden_speech_alone():
     """`<s>` units `</s>` of GSLM, TWIST and Slam: begin 1, end 2, units from 3 on, nothing else."""
     vocabulary = build_vocabulary(load_tokenizer("none"), 500, "b" * 64)
     layout = LAYOUTS["speech"].build
-    assert flat(layout(UTTERANCE, vocabulary, 0, SPANS)) == [1, 6, 10, 12, 203, 6, 2]
-    assert flat(layout(UTTERANCE._replace(complete=False), vocabulary, 0, SPANS)) == [1, 6, 10, 12, 203, 6]
-    assert {name for name in LAYOUTS if not LAYOUTS[name].needs_text} == {"speech"}
+    assert flat(layout(UTTERANCE, vocabulary, 0, SETTINGS)) == [1, 6, 10, 12, 203, 6, 2]
+    assert flat(layout(UTTERANCE._replace(complete=False), vocabulary, 0, SETTINGS)) == [1, 6, 10, 12, 203, 6]
+    assert {name for name in LAYOUTS if not LAYOUTS[name].needs_text} == {"speech", "coarse", "fine"}
 
 
 def test_golden_interleaved():
@@ -83,7 +85,7 @@ def test_no_word_is_lost_or_doubled(corpus):
         for epoch in range(3):
             key = draw_bits(0, epoch, i)
             _, (planned,) = draw_spans(len(utterance.text_edges) - 1, key, SPANS)
-            word, runs = 0, LAYOUTS["interleaved"].build(utterance, corpus.vocabulary, key, SPANS)[1:-1]
+            word, runs = 0, LAYOUTS["interleaved"].build(utterance, corpus.vocabulary, key, SETTINGS)[1:-1]
             for marker, run in zip(runs[::2], runs[1::2], strict=True):
                 speech = run.modality == "speech"
                 assert corpus.vocabulary.token(marker.ids[0]) == ("[Speech]" if speech else "[Text]")
@@ -111,23 +113,24 @@ def test_span_lengths_and_alternation():
 def test_spans_change_with_the_epoch_and_only_with_it(corpus):
     i = int(np.argmax(corpus.index.n_words * corpus.index.aligned))
     drawn = [
-        flat(LAYOUTS["interleaved"].build(corpus.index[i], corpus.vocabulary, draw_bits(0, e, i), SPANS))
+        flat(LAYOUTS["interleaved"].build(corpus.index[i], corpus.vocabulary, draw_bits(0, e, i), SETTINGS))
         for e in (0, 1)
     ]
-    again = flat(LAYOUTS["interleaved"].build(corpus.index[i], corpus.vocabulary, draw_bits(0, 0, i), SPANS))
+    again = flat(LAYOUTS["interleaved"].build(corpus.index[i], corpus.vocabulary, draw_bits(0, 0, i), SETTINGS))
     assert drawn[0] == again != drawn[1]
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUTS))
+@pytest.mark.parametrize("name", sorted(name for name in LAYOUTS if not LAYOUTS[name].needs_codes))
 def test_lengths_are_what_build_gives(corpus, name):
     layout = LAYOUTS[name]
     items = np.flatnonzero(layout.eligible(corpus.index))
     keys = draw_bits(7, 3, items)
     speech_alone = build_vocabulary(load_tokenizer("none"), corpus.units.size, corpus.units.sha256)
     for vocabulary in (corpus.vocabulary,) if layout.needs_text else (corpus.vocabulary, speech_alone):
-        lengths = layout.lengths(corpus.index, vocabulary, items, keys, SPANS)
+        lengths = layout.lengths(corpus.index, vocabulary, items, keys, SETTINGS)
         built = [
-            len(flat(layout.build(corpus.index[i], vocabulary, key, SPANS))) for i, key in zip(items, keys, strict=True)
+            len(flat(layout.build(corpus.index[i], vocabulary, key, SETTINGS)))
+            for i, key in zip(items, keys, strict=True)
         ]
         assert len(items) > 20 and lengths.tolist() == built
 

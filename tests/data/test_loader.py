@@ -7,7 +7,7 @@ import pytest
 
 from jaxslm.data.loader import heldout_batches, mixture_shares, training_batches
 from jaxslm.data.packing import PackedRows
-from jaxslm.data.spans import SpanLengths
+from jaxslm.data.segments import LayoutSettings
 
 MIXTURE = {"text": 1 / 3, "speech": 1 / 3, "interleaved": 1 / 9, "asr": 1 / 9, "tts": 1 / 9}
 B, T, STEPS = 8, 256, 6
@@ -16,7 +16,9 @@ B, T, STEPS = 8, 256, 6
 def sources(corpus):
     names, _ = mixture_shares(MIXTURE)
     return [
-        PackedRows(corpus.index, corpus.vocabulary, n, objective_id=i, context_length=T, seed=1, spans=SpanLengths())
+        PackedRows(
+            corpus.index, corpus.vocabulary, n, objective_id=i, context_length=T, seed=1, settings=LayoutSettings()
+        )
         for i, n in enumerate(names)
     ]
 
@@ -71,7 +73,7 @@ def test_mixture_shares_are_shares_of_rows(corpus):
 def test_heldout_batches_cover_the_first_epoch_once(corpus):
     rows = PackedRows(
         corpus.index, corpus.vocabulary, "speech",
-        objective_id=0, context_length=512, seed=1, spans=SpanLengths(), heldout=True,
+        objective_id=0, context_length=512, seed=1, settings=LayoutSettings(), heldout=True,
     )  # fmt: skip
     batches = list(heldout_batches(rows, batch_size=B, most=99))
     n = len(rows.epoch(0).row_order)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxslm.data.packing import PackedRows, pack
-from jaxslm.data.spans import SpanLengths
+from jaxslm.data.segments import LayoutSettings
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.vocabulary import build_vocabulary
 
@@ -15,7 +15,9 @@ CONTEXT = 256
 
 
 def rows_of(corpus, objective, **kwargs):
-    options = dict(vocabulary=corpus.vocabulary, objective_id=2, context_length=CONTEXT, seed=5, spans=SpanLengths())
+    options = dict(
+        vocabulary=corpus.vocabulary, objective_id=2, context_length=CONTEXT, seed=5, settings=LayoutSettings()
+    )
     return PackedRows(corpus.index, objective=objective, **(options | kwargs))
 
 

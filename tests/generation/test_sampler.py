@@ -110,6 +110,43 @@ def test_constrained_decoding_stays_in_the_mask():
     assert lengths_B.tolist() == [24] * len(LENGTHS)
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, Sampling(max_new_tokens=24, temperature=5.0, top_p=1.0)])
+def test_what_is_allowed_may_depend_on_the_step(sampling):
+    """Three masks in turn, one of a single id; the same mask three times is the mask."""
+    masks = np.zeros((3, len(REAL)), bool)
+    masks[0, 5:9], masks[1, 140:200], masks[2, 299] = True, True, True
+    tokens_BxN, lengths_B = decode(*prompts("right"), sampling, allowed=masks)
+    assert all(masks[n % 3, token] for tokens_N in tokens_BxN.tolist() for n, token in enumerate(tokens_N))
+    assert lengths_B.tolist() == [24] * len(LENGTHS) and len(set(tokens_BxN[:, 1::3].ravel().tolist())) > 3
+    once, thrice = (
+        decode(*prompts("right"), sampling, allowed=allowed)[0] for allowed in (REAL, np.tile(REAL, (3, 1)))
+    )
+    np.testing.assert_array_equal(once, thrice)
+
+
+def test_a_masked_step_is_drawn_from_the_softmax_of_its_ids():
+    """Second tokens, whose ids differ from the first's, in the shares that the logits give them."""
+    prompt, n = prompts("right")[0][0, :3], 3_000
+    masks = np.zeros((2, len(REAL)), bool)
+    masks[0, 17], masks[1, [3, 130, 299]] = True, True
+    how = Sampling(max_new_tokens=2, temperature=2.0, top_p=1.0)
+    tokens_BxN, _ = decode(np.tile(prompt, (n, 1)), np.ones((n, 3)), how, allowed=masks)
+    ids_1xT = jnp.asarray([[*prompt, 17]], jnp.int32)
+    hidden = models.ours()(ids_1xT, positions_BxT=jnp.arange(4)[None], segment_ids_BxT=jnp.ones_like(ids_1xT))
+    logits = np.asarray(models.ours().logits(hidden[0, -1]), np.float64)[[3, 130, 299]] / 2.0
+    expected = n * np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    observed = [(tokens_BxN[:, 1] == token).sum() for token in (3, 130, 299)]
+    assert sum(observed) == n and (tokens_BxN[:, 0] == 17).all()
+    assert np.abs(observed - expected).max() < 5 * np.sqrt(n) / 2
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN])
+def test_nothing_is_drawn_from_logits_that_are_not_finite(sampling):
+    broken = jax.tree.map(lambda leaf: leaf.at[...].set(jnp.nan), models.ours())
+    with pytest.raises(ValueError, match="logits that are not finite"):
+        decode(*prompts("right"), sampling, model=broken)
+
+
 def test_rows_end_at_stop_ids():
     ids_BxP, mask_BxP = prompts("right")
     free_BxN, _ = decode(ids_BxP, mask_BxP, GREEDY)
@@ -158,6 +195,7 @@ def test_tokens_follow_the_exact_softmax():
         ({"ids_BxP": np.full((1, 3), 384)}, "the model has 384"),
         ({"allowed": np.zeros_like(REAL)}, "must mark some"),
         ({"allowed": REAL[:300]}, "must mark some"),
+        ({"allowed": np.stack([REAL, np.zeros_like(REAL)])}, "must mark some"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
