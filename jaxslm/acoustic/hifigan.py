@@ -1,5 +1,5 @@
-"""HiFi-GAN's generator (Kong et al. 2020, section 2.2; models.py): transposed convolutions, behind each of them residual
-blocks of several kernels whose outputs are averaged.
+"""HiFi-GAN's generator (Kong et al. 2020, section 2.2; models.py): transposed convolutions, behind each of them
+residual blocks of several kernels whose outputs are averaged.
 
 Legend: B rows, T frames, C channels.
 """

@@ -1,5 +1,5 @@
 """The kinds of training, by the name that a config gives in `task`."""
 
-from jaxslm.tasks import codec, speech_text_lm
+from jaxslm.tasks import codec, speech_text_lm, unit_vocoder
 
-TASKS = {"speech_text_lm": speech_text_lm.make, "codec": codec.make}
+TASKS = {"speech_text_lm": speech_text_lm.make, "codec": codec.make, "unit_vocoder": unit_vocoder.make}

@@ -45,7 +45,7 @@ def write_samples(codec: Codec, recordings: Sequence[Recording], folder: Path, s
     """
     if not recordings:
         return "no clip to show samples of: the data have no audio"
-    codec = jax.tree.map(_whole, codec).folded()
+    codec = jax.tree.map(whole_on_host, codec).folded()
     if jax.process_index():
         return ""
     levels = default_levels(codec) if codec.quantizer.config.dropout else [n_levels_of(codec)]
@@ -69,7 +69,7 @@ def write_samples(codec: Codec, recordings: Sequence[Recording], folder: Path, s
 
 def draw_media(codec: Codec, recordings: Sequence[Recording]) -> list[Sound | Picture]:
     """The clips and what the codec makes of them, as sounds and spectrograms; every process of the run calls it."""
-    codec = jax.tree.map(_whole, codec).folded()
+    codec = jax.tree.map(whole_on_host, codec).folded()
     if jax.process_index():
         return []
     runner, rate = CodecRunner(codec), codec.config.sample_rate
@@ -84,7 +84,7 @@ def draw_media(codec: Codec, recordings: Sequence[Recording]) -> list[Sound | Pi
     return media
 
 
-def _whole(array: jax.Array) -> np.ndarray:
+def whole_on_host(array: jax.Array) -> np.ndarray:
     """On this host, also of an array that several processes hold."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return multihost_utils.process_allgather(array, tiled=True)
