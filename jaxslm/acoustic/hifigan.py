@@ -71,7 +71,7 @@ class GeneratorConfig:
         for ratio, kernel in zip(reversed(self.ratios), reversed(self.kernels), strict=True):
             reach += blocks / steps
             steps //= ratio
-            reach += -(-kernel // ratio) / steps
+            reach += (kernel + ratio) / (2 * ratio) / steps
         return math.ceil(reach + self.edge_kernel // 2)
 
 

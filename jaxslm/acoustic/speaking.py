@@ -5,7 +5,7 @@ Legend: B rows of a batch, T frames, N samples, U units.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,16 @@ class VocoderFacts:
             raise ValueError(f"the facts of a vocoder are damaged ({error}): copy its JSON file again") from error
 
 
+class _Piece(NamedTuple):
+    """Frames first to last of a row are heard, start to stop are computed."""
+
+    row: int
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
 class VocoderRunner:
     """Speaks units. Each sequence sounds as it does alone, up to the rounding of float32: long ones are made in pieces
     that overlap by all that bears on a sample.
@@ -84,59 +94,53 @@ class VocoderRunner:
     ) -> list[np.ndarray]:
         """Samples float32 [N] at the vocoder's rate, N = hop times the frames of the units.
 
-        speaker, style: names of the facts, one or one a sequence; "" is the first. pitch, style_codes: int, of each sequence, at their own
-          rate; with predicted durations one a deduplicated unit.
+        speaker, style: names of the facts, one for all or one a sequence; "" is the first.
+        pitch, style_codes: int, of each sequence, at their own rate; with predicted durations one a deduplicated unit.
         predicted: durations are those of the vocoder's predictor, by speed, temperature and key (see
           `durations.predict`); else the units' own.
         Raises ValueError for ids, names and codes that the vocoder does not have, another frame rate, a missing
         condition, and as `durations.predict`.
         """
-        config = self.model.config
         for each in units:
             self._check(each)
         if not predicted and (speed != 1.0 or temperature):
             raise ValueError("speed and temperature are of predicted durations: set predicted=True with them")
         if predicted:
             units = predict(self.model, units, speed=speed, temperature=temperature, key=key)
-        given = dict(pitch=(pitch, config.pitch_frames), style_code=(style_codes, config.style_frames))
         rows = [dict(units=each.expand()) for each in units]
         for kind, names in dict(speaker=speaker, style=style).items():
-            names = [names] * len(units) if isinstance(names, str) else list(names)
-            for row, name in zip(rows, names, strict=True):
+            for row, name in zip(rows, [names] * len(rows) if isinstance(names, str) else names, strict=True):
                 if (number := self._number(kind, name)) is not None:
                     row[kind] = np.full(len(row["units"]), number, np.int32)
-        for name, (codes, step) in given.items():
+        config = self.model.config
+        steps = dict(pitch=config.pitch_frames, style_code=config.style_frames)
+        for (name, step), codes in zip(steps.items(), (pitch, style_codes), strict=True):
             self._check_codes(name, codes, len(units))
             for row, each, own in zip(rows, units, codes or (), strict=False):
-                row[name] = np.repeat(_one_each(own, each), each.durations) if predicted else at_frames(
-                    own, step, len(row["units"])
-                )  # fmt: skip
+                row[name] = _of_units(own, each) if predicted else at_frames(own, step, len(row["units"]))
         return self._in_pieces(rows)
 
     def _in_pieces(self, rows: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Samples of rows of ids, one a frame, by what they are of."""
-        inner, hop = self.most - 2 * self.reach, self.model.hop
-        pieces = []  # (row, first frame that is heard, first that is computed, end of both)
-        found = [np.zeros(len(row["units"]) * hop, np.float32) for row in rows]
-        for i, row in enumerate(rows):
-            n = len(row["units"])
-            step = n if n <= self.most else inner
-            for start in range(0, n, max(step, 1)):
-                stop = min(start + step, n)
-                pieces.append((i, start, max(start - self.reach, 0), stop, min(stop + self.reach, n)))
-        for members, (size, width) in similar_lengths([end - first for _, _, first, _, end in pieces], self.most):
+        hop, found = self.model.hop, [np.zeros(len(row["units"]) * self.model.hop, np.float32) for row in rows]
+        pieces = [piece for i, row in enumerate(rows) for piece in self._pieces(i, len(row["units"]))]
+        for members, (size, width) in similar_lengths([each.stop - each.start for each in pieces], self.most):
             frames_B = np.ones(size, np.int32)
             arrays = {name: np.zeros((size, width), np.int32) for name in rows[0]}
-            for b, member in enumerate(members):
-                i, _, first, _, end = pieces[member]
-                frames_B[b] = end - first
-                for name, values in rows[i].items():
-                    arrays[name][b, : end - first] = values[first:end]
+            for b, piece in enumerate(pieces[member] for member in members):
+                frames_B[b] = piece.stop - piece.start
+                for name, values in rows[piece.row].items():
+                    arrays[name][b, : frames_B[b]] = values[piece.start : piece.stop]
             samples_BxN = np.asarray(_speak(self.model, arrays, frames_B))
-            for b, member in enumerate(members):
-                i, start, first, stop, _ = pieces[member]
-                found[i][start * hop : stop * hop] = samples_BxN[b, (start - first) * hop : (stop - first) * hop]
+            for samples_N, piece in zip(samples_BxN, (pieces[member] for member in members), strict=False):
+                heard = samples_N[(piece.first - piece.start) * hop : (piece.last - piece.start) * hop]
+                found[piece.row][piece.first * hop : piece.last * hop] = heard
         return found
+
+    def _pieces(self, row: int, n: int) -> list["_Piece"]:
+        step = self.most - 2 * self.reach if n > self.most else max(n, 1)
+        ends = [(first, min(first + step, n)) for first in range(0, n, step)]
+        return [_Piece(row, a, b, max(a - self.reach, 0), min(b + self.reach, n)) for a, b in ends]
 
     def _check(self, units: UnitSequence) -> None:
         config = self.model.config
@@ -154,10 +158,12 @@ class VocoderRunner:
         count = self.model.config.conditions.get(name, 0)
         if codes is None:
             return
+        if not count:
+            raise ValueError(f"{name} is given, but the vocoder has none: leave it out")
         if len(codes) != n:
             raise ValueError(f"{len(codes)} sequences of {name} for {n} of units: give one for each")
         least, most = (f([f(own, initial=0) for own in codes] or [0]) for f in (np.min, np.max))
-        if count and (least < 0 or most >= count):
+        if least < 0 or most >= count:
             raise ValueError(f"{name} runs from {least} to {most}, but the vocoder has {count}: use its own codes")
 
     def _number(self, kind: str, name: str) -> int | None:
@@ -185,13 +191,14 @@ def at_frames(codes: np.ndarray, frames_per_code: int, n_frames: int) -> np.ndar
     return codes[np.minimum(np.arange(n_frames) // frames_per_code, len(codes) - 1)]
 
 
-def _one_each(codes: np.ndarray, units: UnitSequence) -> np.ndarray:
+def _of_units(codes: np.ndarray, units: UnitSequence) -> np.ndarray:
+    """One code a frame, of one a unit."""
     if np.shape(codes) != (len(units),):
         raise ValueError(
             f"codes of shape {np.shape(codes)} for {len(units)} deduplicated units: with predicted durations give one "
             "a unit"
         )
-    return np.asarray(codes, np.int32)
+    return np.repeat(np.asarray(codes, np.int32), units.durations)
 
 
 @jax.jit
