@@ -164,12 +164,14 @@ def make_evaluate(config, objective: Objective, heldout: UnitCrops, partitioner:
         distances = objective.distance(resynthesis(vocoder, batch, config["dtype"]), samples, n_B)
         values = {"loss": weighted(distances, objective.yardstick)}
         values |= {f"loss/{name}": value for name, value in distances.items()}
+        figures = {name: (value, n_B.sum()) for name, value in values.items()}
         if vocoder.durations is not None:
             predicted, measured = run_durations(vocoder, batch), batch["measured"] > 0
             off = jnp.abs(jnp.maximum(jnp.expm1(predicted.mean_BxU), 1) - batch["run_frames"])
-            values["loss/durations"] = of_durations(predicted, batch)
-            values["duration_error"] = jnp.where(measured, off, 0).sum() / jnp.maximum(measured.sum(), 1)
-        return values, n_B.sum()
+            error = jnp.where(measured, off, 0).sum() / jnp.maximum(measured.sum(), 1)
+            figures["loss/durations"] = of_durations(predicted, batch), measured.sum()
+            figures["duration_error"] = error, measured.sum()
+        return figures
 
     crops = heldout.firsts(min(config["eval"]["batches"] * size, len(heldout.spoken)))
     return evaluation(crops, size, measure, partitioner)
