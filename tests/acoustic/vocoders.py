@@ -1,5 +1,7 @@
 """Small vocoders for tests, and the settings that the published files would have of them."""
 
+import functools
+
 import jax
 import torch
 
@@ -19,7 +21,7 @@ def config(**changes) -> VocoderConfig:
 
 
 def make(**changes) -> Vocoder:
-    return Vocoder(config(**changes), jax.random.key(0))
+    return jax.jit(functools.partial(Vocoder, config(**changes)))(jax.random.key(0))
 
 
 def settings(**changes) -> dict:
