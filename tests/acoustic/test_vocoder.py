@@ -147,9 +147,7 @@ def test_each_sequence_has_its_own_speaker_and_codes():
     runner, units = VocoderRunner(conditioned(), facts), [units_of(4), units_of(5)]
     pitch = [np.arange(-(-each.durations.sum() // 2)) % 5 for each in units]
     made = runner.speak(units, speaker=["bob", "eve"], pitch=pitch)
-    for i, (name, number) in enumerate((("bob", 1), ("eve", 2))):
-        [alone] = runner.speak(units[i : i + 1], speaker=name, pitch=pitch[i : i + 1])
-        np.testing.assert_allclose(made[i], alone, atol=1e-6)
+    for i, number in enumerate((1, 2)):
         at = np.repeat(pitch[i], 2)[None, : units[i].durations.sum()]
         direct = vocoders.sound(conditioned(), units[i].expand()[None], pitch_BxT=at, speaker_B=np.array([number]))
         np.testing.assert_allclose(made[i], direct[0], atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 from jaxslm.acoustic.vocoder import Conditions, Vocoder, VocoderConfig
 from jaxslm.benchmarks.vocoder_torch import TorchVocoder
 
-RATIOS, KERNELS, CHANNELS, BLOCK_KERNELS, DILATIONS = (5, 4), (11, 8), 16, (3, 7), ((1, 3), (1, 5))
+RATIOS, KERNELS, CHANNELS, BLOCK_KERNELS, DILATIONS = (5, 4), (11, 8), 16, (3, 7), ((1, 3), (2,))
 HOP, RATE, UNITS = 20, 1000, 9
 GENERATOR = dict(
     ratios=RATIOS, kernels=KERNELS, channels=CHANNELS, block_kernels=BLOCK_KERNELS, dilations=DILATIONS

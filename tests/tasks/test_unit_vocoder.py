@@ -222,7 +222,8 @@ def test_training_begins_with_a_published_vocoder(tmp_path):
         if a is not None:
             np.testing.assert_allclose(a, b, atol=1e-5)
     with pytest.raises(ValueError, match=r"for generator/blocks/0.*give `model` and data.units the settings of that"):
-        wider = vocoders.make(**same, n_speakers=7, generator=vocoders.GENERATOR | dict(block_kernels=(5, 7)))
+        generator = vocoders.GENERATOR | dict(block_kernels=(5, 7))
+        wider = jax.eval_shape(lambda: vocoders.make(**same, n_speakers=7, generator=generator))
         import_vocoder({"vocoder": wider, "discriminators": None, "average": None}, folder)
 
 
