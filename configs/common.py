@@ -260,6 +260,50 @@ def acoustic() -> ConfigDict:
     )
 
 
+def unit_vocoder() -> ConfigDict:
+    """A unit vocoder, with every key that the task reads: that of speech-resynthesis, and a duration predictor."""
+    adam = dict(peak_lr=2e-4, final_lr=2e-4, b1=0.8, b2=0.99, weight_decay=0.01, clip_norm=0.0)
+    return ConfigDict(
+        _run(
+            "unit_vocoder",
+            every=5000,
+            steps=400_000,
+            init_from="",  # a workdir of the same vocoder, or a published checkpoint
+            export=dict(every=0),
+            samples=dict(utterances=4),
+            optimizer=dict(vocoder=_adam(**adam), discriminators=_adam(**adam), max_skipped=20),
+            average_decay=0.0,  # of the mean of the parameters that is evaluated and used; 0: none
+            dtype="float32",  # of the computation; parameters are float32
+            model=dict(
+                dim=128,  # of each embedding
+                speakers=True,  # an embedding for each speaker of the training data; False: none
+                generator=dict(),  # fields of acoustic/hifigan.py's GeneratorConfig
+                durations=dict(hidden=128, kernel=3, dropout=0.5, spread=False),  # None: no predictor
+            ),
+            discriminators=dict(kinds=dict(period=dict(), scale=dict()), level=False),
+            losses=dict(
+                balance=False,
+                spectral=dict(mel=dict(weight=45.0, form="log_mel", window=1024, hop=256, n_mels=80, framing="whole")),
+                waveform=dict(weight=0.0, form="l1"),
+                adversarial=dict(weight=1.0, form="least_squares", average=False, start=0, delay=0),
+                feature=dict(weight=2.0, form="sum"),
+                durations=1.0,
+            ),
+            data=dict(
+                sources=dict(),
+                cache="~/.cache/jaxslm",
+                units=learned_units(),
+                alignment="",
+                max_seconds=60.0,
+                sample_rate=16_000,
+                seconds=0.56,  # of a crop
+                batch_size=16,
+                workers=0,
+            ),
+        )
+    )
+
+
 def encodec_network(**changes) -> dict:
     """EnCodec's encoder or decoder, as released."""
     network = dict(

@@ -1,5 +1,5 @@
-"""HiFi-GAN's generator (Kong et al. 2020, section 2.2; models.py): transposed convolutions, behind each of them residual
-blocks of several kernels whose outputs are averaged.
+"""HiFi-GAN's generator (Kong et al. 2020, section 2.2; models.py): transposed convolutions, behind each of them
+residual blocks of several kernels whose outputs are averaged.
 
 Legend: B rows, T frames, C channels.
 """
@@ -71,7 +71,7 @@ class GeneratorConfig:
         for ratio, kernel in zip(reversed(self.ratios), reversed(self.kernels), strict=True):
             reach += blocks / steps
             steps //= ratio
-            reach += -(-kernel // ratio) / steps
+            reach += (kernel + ratio) / (2 * ratio) / steps
         return math.ceil(reach + self.edge_kernel // 2)
 
 

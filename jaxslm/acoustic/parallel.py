@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxslm.acoustic.masked import MaskedModel
 from jaxslm.acoustic.unmasking import Unmasking, unmask
-from jaxslm.codec.runner import bucket
+from jaxslm.codec.runner import bucket, similar_lengths
 
 BATCH_FRAMES = dict(cpu=2000, accelerator=24_000)  # of windows that are filled in at once
 
@@ -131,15 +131,11 @@ class ParallelStage:
             )
         return [codes[:n] for codes, n in zip(made_BxTxQ, frames_B, strict=False)]
 
-    def _batches(self, lengths: dict[int, int]):
+    def _batches(self, lengths: dict[int, int]) -> Iterator[tuple[list[int], int]]:
         """(clips, frames) of batches of similar lengths."""
-        groups: dict[int, list[int]] = {}
-        for i, length in lengths.items():
-            groups.setdefault(min(bucket(length), max(self.window, length)), []).append(i)
-        for n_frames, members in sorted(groups.items()):
-            size = max(1, self.batch_frames // n_frames)
-            for start in range(0, len(members), size):
-                yield members[start : start + size], n_frames
+        clips = list(lengths)
+        for members, (_, n_frames) in similar_lengths(list(lengths.values()), self.batch_frames):
+            yield [clips[member] for member in members], min(n_frames, self.window)
 
     def _check(self, units_T: np.ndarray, prompt: Prompt) -> None:
         config = self.model.config

@@ -119,10 +119,9 @@ class Vocoder(nnx.Module):
             }
         )
         self.generator = Generator(config.parts, config.dim * (1 + len(config.conditions)), keys[2])
-        self.durations = None
-        if config.durations is not None:
-            fields = _DURATIONS | dict(config.durations)
-            self.durations = DurationPredictor(config.dim, fields.pop("hidden"), keys[3], **fields)
+        fields = _DURATIONS | dict(config.durations or {})
+        predictor = functools.partial(DurationPredictor, config.dim, fields.pop("hidden"), keys[3], **fields)
+        self.durations = None if config.durations is None else predictor()
 
     @property
     def n_units(self) -> int:

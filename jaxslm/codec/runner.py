@@ -96,15 +96,7 @@ class CodecRunner:
                 )
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
-        """Clips that go together, by their frames, and (rows, frames) of their batch, of which there are few kinds."""
-        groups: dict[int, list[int]] = {}
-        for i, length in enumerate(lengths):
-            groups.setdefault(bucket(length), []).append(i)
-        for n_frames, members in sorted(groups.items()):
-            size = max(1, int(self.batch_seconds * self.codec.frame_rate) // n_frames)
-            for first in range(0, len(members), size):
-                batch = members[first : first + size]
-                yield batch, (min(size, 1 << (len(batch) - 1).bit_length()), n_frames)
+        return similar_lengths(lengths, int(self.batch_seconds * self.codec.frame_rate))
 
 
 @jax.jit(static_argnums=3)
@@ -119,6 +111,21 @@ def decode_batch(codec: Codec, codes_BxTxQ: jax.Array, frames_B: jax.Array) -> j
     """`Codec.decode`, compiled, with whole float32 products."""
     with jax.default_matmul_precision("highest"):
         return codec.decode(codes_BxTxQ, frames_B).astype(jnp.float32)
+
+
+def similar_lengths(lengths: Sequence[int], most: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Clips that go together, by their frames, and (rows, frames) of their batch, of which there are few kinds.
+
+    A batch is of at most `most` padded frames, or one clip.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        groups.setdefault(bucket(length), []).append(i)
+    for n_frames, members in sorted(groups.items()):
+        size = max(1, most // n_frames)
+        for first in range(0, len(members), size):
+            batch = members[first : first + size]
+            yield batch, (min(size, 1 << (len(batch) - 1).bit_length()), n_frames)
 
 
 def bucket(frames: int) -> int:

@@ -40,12 +40,13 @@ def adversarial_training(config: Mapping, sample_rate: int, generator: Generator
 def evaluation(
     rows: Sequence[Row],
     size: int,
-    measure: Callable[[Any, Mapping[str, jax.Array]], tuple[Mapping[str, jax.Array], jax.Array]],
+    measure: Callable[[Any, Mapping[str, jax.Array]], Mapping[str, tuple[jax.Array, jax.Array]]],
     partitioner: Partitioner,
 ) -> Callable[[Any], dict[str, float]]:
     """`evaluate(state)`: means over held-out rows, `size` of them in a batch.
 
-    measure: (model, batch) -> (figures, their weight in the mean), compiled here; empty rows fill the last batch.
+    measure: (model, batch) -> {figure: (its value, its weight in the mean)}, compiled here; empty rows fill the last
+      batch. A figure without any weight is left out.
     """
     rows = list(rows)
     empty = {name: np.zeros_like(value) for name, value in rows[0].items()}
@@ -55,14 +56,14 @@ def evaluation(
     compiled = jax.jit(measure)
 
     def evaluate(state) -> dict[str, float]:
-        totals, weight = {}, 0.0
+        totals: dict[str, np.ndarray] = {}
         for start in range(0, len(rows), size):
             mine = rows[start + first : start + first + share]
             batch = {name: np.stack([row[name] for row in mine]) for name in empty}
-            values, n = jax.device_get(compiled(state.model, put_batch(batch, partitioner.batch_sharding())))
-            totals = {name: totals.get(name, 0.0) + n * np.mean(value) for name, value in values.items()}
-            weight += n
-        return {name: float(total / weight) for name, total in totals.items()}
+            measured = jax.device_get(compiled(state.model, put_batch(batch, partitioner.batch_sharding())))
+            for name, (value, weight) in measured.items():
+                totals[name] = totals.get(name, 0.0) + np.array([value * weight, weight], np.float64)
+        return {name: float(total / weight) for name, (total, weight) in totals.items() if weight}
 
     return evaluate
 

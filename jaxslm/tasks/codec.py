@@ -159,7 +159,8 @@ def make_evaluate(config, objective: Objective, heldout: AudioCrops, partitioner
         distances = objective.distance(made.samples_BxN.astype(jnp.float32), samples, n_B)
         values = {"loss": weighted(distances, objective.yardstick)}
         values |= {f"loss/{name}": value for name, value in distances.items()}
-        return values | {name: value_Q.mean() for name, value_Q in made.quantized.metrics.items()}, n_B.sum()
+        values |= {name: value_Q.mean() for name, value_Q in made.quantized.metrics.items()}
+        return {name: (value, n_B.sum()) for name, value in values.items()}
 
     clips = heldout.firsts(min(config["eval"]["batches"] * size, heldout.n_utterances))
     return evaluation(clips, size, measure, partitioner)
