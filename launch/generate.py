@@ -37,7 +37,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
-    parser.add_argument("--acoustic", type=Path, help=f"of what speaks; default: {ACOUSTIC}, else WORKDIR/{VOICE}")
+    parser.add_argument(
+        "--acoustic", help=f"of what speaks, or of two stages COARSE,FINE; default: {ACOUSTIC}, else WORKDIR/{VOICE}"
+    )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--text")
     prompt.add_argument("--audio", type=Path, help="WAV, FLAC, OGG, MP3 ...; up to a minute")
@@ -110,6 +112,8 @@ def open_chain(flags: argparse.Namespace) -> Chain:
     workdir = flags.workdir
     if workdir is None and (flags.to != "voice" or flags.acoustic is None):
         workdir = WORKDIR
+        if not workdir.is_dir():
+            raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
     inside = None if workdir is None else workdir / VOICE
     acoustic = flags.acoustic or next((p for p in (ACOUSTIC, inside) if p and p.is_dir()), None)
     return load(workdir or "", acoustic=acoustic or "", step=flags.step)

@@ -150,12 +150,20 @@ def make_loss(prompt_dropout: float, partitioner: Partitioner):
     return loss
 
 
-def measure_heldout(model: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
-    """(loss a code and share of the likeliest that are right, over all levels; the loss of durations), their weight."""
-    total, sums = masked_sums(model["masked"], batch, prompt_dropout=0.0)
-    weight = sums["weight_O"].sum()
-    found = dict(loss=total / weight, accuracy=sums["right_O"].sum() / weight)
-    return found | {"loss/durations": duration_mean(model["durations"], batch, train=False)}, weight
+def measure_heldout(model: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, tuple]:
+    """Figures with their weights: the loss a code, over all levels and of each, the share of the likeliest codes that
+    are right, the loss of durations.
+    """
+    _, sums = masked_sums(model["masked"], batch, prompt_dropout=0.0)
+    weight_Q = sums["weight_O"]
+    weight = weight_Q.sum()
+    losses_Q = sums["nll_O"] / jnp.maximum(weight_Q, 1)
+    levels = {f"loss/level{q + 1}": (losses_Q[q], weight_Q[q]) for q in range(len(losses_Q))}
+    return levels | {
+        "loss": (sums["nll_O"].sum() / jnp.maximum(weight, 1), weight),
+        "accuracy": (sums["right_O"].sum() / jnp.maximum(weight, 1), weight),
+        "loss/durations": (duration_mean(model["durations"], batch, train=False), (batch["durations"] > 0).sum()),
+    }
 
 
 def check_facts(workdir: Path, name: str, saved: Mapping, current: Mapping) -> None:

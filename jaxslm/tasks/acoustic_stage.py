@@ -20,7 +20,7 @@ from jaxslm.training.checkpoint import restore_model
 from jaxslm.training.workdir import write_json
 from jaxslm.units.inventory import UnitInventory
 
-STAGE_FILE = "stage.json"
+STAGE_FILE, CODEC = "stage.json", "codec"
 
 
 def stage_of(mixture: Mapping[str, float]) -> str:

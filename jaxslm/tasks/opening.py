@@ -19,7 +19,7 @@ from jaxslm.units.inventory import UnitInventory
 def open_chain(workdir: str | Path = "", acoustic: str | Path = "", step: int | None = None) -> Chain:
     """See `jaxslm.generation.load`."""
     language = open_language(Path(workdir), step) if workdir else None
-    voice = open_voice(Path(acoustic)) if acoustic else None
+    voice = open_voice(acoustic) if acoustic else None
     if language is None and voice is None:
         raise ValueError("name a run: a language model by --workdir, an acoustic stage by --acoustic, or both")
     return Chain(language, voice)

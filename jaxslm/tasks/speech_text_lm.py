@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxslm.acoustic.autoregressive import StageFacts
 from jaxslm.acoustic.frames import AcousticCrops
+from jaxslm.codec.model import Codec
 from jaxslm.data.loader import check_codes, check_text, heldout_batches, mixture_shares, training_batches
 from jaxslm.data.packing import PackedRows
 from jaxslm.data.prepare import Prepared, prepare
@@ -29,7 +30,7 @@ from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks import acoustic_stage, acoustic_stage_samples
 from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
-from jaxslm.tasks.codec_files import open_codec
+from jaxslm.tasks.codec_files import keep_codec, open_codec
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
 from jaxslm.tasks.own_voice import VOICE, make_voice
 from jaxslm.tasks.samples import pick_heldout, write_samples
@@ -55,6 +56,7 @@ class Corpus:
     tokenizer: object
     vocabulary: Vocabulary
     index: TokenIndex
+    codec: tuple[Codec, str] | None = None
 
 
 def open_corpus(data: Mapping, tokenizer) -> Corpus:
@@ -69,7 +71,7 @@ def open_corpus(data: Mapping, tokenizer) -> Corpus:
     index = build_token_index(prepared.folder, tokenizer, prepared.inventory, cache, codec=prepared.codec)
     inventory = prepared.inventory
     vocabulary = build_vocabulary(tokenizer, inventory.size, inventory.sha256, codec=prepared.codec)
-    corpus = Corpus(prepared, tokenizer, vocabulary, index)
+    corpus = Corpus(prepared, tokenizer, vocabulary, index, codec)
     digest = hashlib.sha256(json.dumps([corpus.vocabulary.to_json(), index.folder.name], sort_keys=True).encode())
     mine = int.from_bytes(digest.digest()[:4], "big") >> 1
     if agree(mine) != mine:
@@ -195,6 +197,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         keep_base(folder, config, source)
         if facts:
             acoustic_stage.write_facts(folder, facts)
+            keep_codec(*corpus.codec, folder / acoustic_stage.CODEC)
 
     return Task(
         init=init,
@@ -237,20 +240,29 @@ def make_samples(config: Mapping, corpus: Corpus, facts: StageFacts | None, work
     """
     inventory, vocabulary, settings = corpus.prepared.inventory, corpus.vocabulary, config["samples"]
     records = Records(corpus.prepared.folder, inventory.sha256, vocabulary.codec_sha256)
+    name = settings["voice"]
+
+    def learn():
+        if name == QUICK and jax.process_index() == 0:
+            return make_voice(workdir / VOICE, records, inventory, config["seed"])
+        return None
+
     if facts:
         clips = acoustic_stage_samples.pick_coded(records, vocabulary, facts, settings["utterances"])
         how = dict(clips=clips, vocabulary=vocabulary, facts=facts, codec=config["data"]["codec"])
-        return functools.partial(acoustic_stage_samples.write_samples, **how)
-    name = settings["voice"]
-    voice = open_voice(Path(name).expanduser()) if name not in ("", QUICK) else None
+
+        def stage_samples(state, folder: Path, step: int) -> str:
+            learn()  # whose durations the stage speaks with
+            return acoustic_stage_samples.write_samples(state, folder, step, **how)
+
+        return stage_samples
+    voice = open_voice(name) if name not in ("", QUICK) else None
     if voice:
         voice.check_units(inventory.sha256)
     chosen = pick_heldout(records, vocabulary, settings["utterances"])
 
     def samples(state, folder: Path, step: int) -> str:
-        speaks = voice
-        if name == QUICK and jax.process_index() == 0:
-            speaks = make_voice(workdir / VOICE, records, inventory, config["seed"])
+        speaks = voice or learn()
         same = dict(vocabulary=vocabulary, tokenizer=corpus.tokenizer, config=settings)
         return write_samples(state, folder, step, utterances=chosen, voice=speaks, **same)
 

@@ -99,7 +99,7 @@ def transcript(workdir, n: int) -> str:
     "arguments, message",
     [
         (["--text=a", "--to=text"], "--workdir"),
-        (["--workdir=WORKDIR", "--to=text"], "one of the arguments --text --audio is required"),
+        (["--workdir=WORKDIR", "--to=text"], "one of the arguments --text --audio --batch is required"),
         (["--workdir=WORKDIR", "--text=a", "--audio=b.wav", "--to=text"], "not allowed with"),
         (["--workdir=WORKDIR", "--text=a", "--to=song"], "invalid choice"),
         (["--workdir=WORKDIR", "--text=?!", "--to=text"], "no words"),
@@ -109,6 +109,15 @@ def transcript(workdir, n: int) -> str:
         (["--workdir=WORKDIR", "--text=a", "--to=text", "--top_p=3"], "top_p"),
         (["--workdir=WORKDIR", "--audio=WORKDIR/broken.wav", "--to=text"], "broken.wav"),
         (["--workdir=WORKDIR", "--audio=WORKDIR/missing.wav", "--to=text"], "missing.wav"),
+        (["--workdir=WORKDIR", "--text=a", "--to=text", "--out=a.wav"], "the answer is a text"),
+        (["--workdir=WORKDIR", "--text=a", "--out=a.wav"], "nothing to speak with"),
+        (
+            ["--workdir=WORKDIR", "--text=a", "--voice=WORKDIR/noise.wav"],
+            "needs an acoustic stage (--acoustic=WORKDIR)",
+        ),
+        (["--workdir=WORKDIR", "--audio=WORKDIR/noise.wav", "--to=voice"], "needs an acoustic stage"),
+        (["--workdir=WORKDIR", "--acoustic=WORKDIR", "--text=a"], "is no run that speaks"),
+        (["--workdir=WORKDIR", "--batch=WORKDIR/config.json"], "--batch needs a folder"),
     ],
 )
 def test_mistakes_are_named_with_exit_code_2(workdir, monkeypatch, capsys, arguments, message):
