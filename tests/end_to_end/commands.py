@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.model.d_model=64 --config.model.d_ff=128 --config.model.n_layers=2 --config.data.context_length=448 "
     "--config.data.batch_size=4 --config.samples.speech_tokens=20 --config.samples.text_tokens=20 "
-    "--config.samples.utterances=2 --config.data.units.clusters=20"
+    "--config.samples.utterances=2 --config.samples.voice= --config.data.units.clusters=20"
 ).split()
 
 

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import soundfile
 
 from tests.end_to_end.commands import ROOT, run, train
 
@@ -15,7 +16,13 @@ DATA = ("--config.data.sources.speech.utterances=60", "--config.data.sources.tex
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    settings = ("--config.steps=24", "--config.log_every=4", "--config.checkpoint.every=8", "--config.eval.every=12")
+    settings = (
+        "--config.samples.voice=quick",
+        "--config.steps=24",
+        "--config.log_every=4",
+        "--config.checkpoint.every=8",
+        "--config.eval.every=12",
+    )
     return folder, train(folder / "run", folder / "cache", *DATA, *settings)
 
 
@@ -30,6 +37,13 @@ def test_the_run_leaves_what_the_readme_says(demo):
         assert (workdir / name).exists(), name
     assert list(workdir.glob("**/events.out.tfevents.*"))
     assert list((workdir / "samples").glob("**/index.html"))
+    page = (workdir / "samples" / "index.html").read_text()
+    for kind in ("units", "spoken", "speech-continued"):
+        for i in range(2):
+            path = workdir / "samples" / f"{i}-{kind}.wav"
+            if kind == "units" or path.is_file():  # a model of 24 steps may say nothing
+                assert len(soundfile.read(path)[0]) > 1000 and f'src="{path.name}"' in page
+                assert f"to hear: {path}" in demo[1].stdout + demo[1].stderr
 
 
 def test_metrics(demo):
