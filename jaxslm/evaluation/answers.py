@@ -94,7 +94,9 @@ def about(chain: Chain) -> str:
     if chain.voice is None:
         parts.append("no voice: speech is shown as units")
     else:
-        kind = "takes on the voice of a recording" if chain.voice.clones else "has voices of its own"
+        speakers = len(speakers_of(chain))
+        own = f"{speakers} speakers" if speakers else "one voice of its own"
+        kind = "in the voice of a recording" if chain.voice.clones else own
         parts.append(f"sound at {chain.voice.sample_rate / 1000:g} kHz, {kind}")
     return html.escape("; ".join(parts))
 
@@ -179,7 +181,8 @@ def _shown(answer: Answer, chain: Chain, notes: list[str]) -> Shown:
         tokens = html.escape("".join(f"[Hu{int(unit)}]" for unit in answer.units.ids))
         strip = unit_strip(answer.units.ids, _COLUMNS)
         parts.append(_part("Units", f"{strip}<details><summary>as tokens</summary><code>{tokens}</code></details>"))
-    times = {**answer.seconds, "in all": sum(answer.seconds.values())}
+    times = {name: spent for name, spent in answer.seconds.items() if spent >= 0.005}
+    times["in all"] = sum(answer.seconds.values())
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{spent:.2f} s</td></tr>" for name, spent in times.items())
     parts.append(_part("Time", f'<table class="seconds">{rows}</table>'))
     return Shown(message, answer.text, sound, "".join(parts))

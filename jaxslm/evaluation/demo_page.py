@@ -38,7 +38,8 @@ STYLE = """
 #details svg { display: block; max-width: 100% }
 #details small { opacity: .7 }
 #details code { overflow-wrap: anywhere; font-size: .85em }
-#details .seconds :is(th, td) { border: 0; padding: .1em 1.2em .1em 0; text-align: left; font-weight: normal }
+#details .seconds, #details .seconds * { border: 0 !important; background: none }
+#details .seconds :is(th, td) { padding: .1em 1.5em .1em 0; text-align: left; font-weight: normal }
 #details .seconds tr:last-child * { font-weight: 600 }
 """
 _FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none that is fetched
@@ -70,23 +71,28 @@ def build_page(chain: Chain, gradio: Any, read: Recordings) -> Any:
     with gradio.Blocks(title="jaxslm", analytics_enabled=False, delete_cache=(60, _KEPT_SECONDS)) as page:
         gradio.HTML(f'<h1>jaxslm</h1><p class="about">{about(chain)}</p>')
         with gradio.Row():
-            with gradio.Column(scale=2, min_width=320):
+            with gradio.Column(scale=5, min_width=320):
                 mode = gradio.Radio(names, value=names[0], label="What to do", elem_id="mode")
                 fields = _fields(chain, gradio, names[0])
                 button = gradio.Button("Answer", variant="primary", elem_id="ask")
-            with gradio.Column(scale=3, min_width=320):
+            with gradio.Column(scale=6, min_width=320):
                 outputs = [
-                    gradio.HTML(visible=False, elem_id="message"),
+                    gradio.HTML('<p class="about">The answer comes here.</p>', elem_id="message"),
                     gradio.Textbox(label="Text", lines=2, interactive=False, visible=False, elem_id="said"),
-                    gradio.Audio(label="Sound", interactive=False, visible=False, elem_id="sound"),
+                    gradio.Audio(
+                        label="Sound", interactive=False, visible=False, elem_id="sound", buttons=["download"]
+                    ),
                     gradio.HTML(visible=False, elem_id="details"),
                 ]
 
         def answer(mode: str, *values: Any) -> list:
             return _updates(gradio, _guarded(chain, Asked(mode, *values), read))
 
+        def fitting(mode: str) -> list:
+            return _fitting(chain, gradio, mode)
+
         quiet = dict(api_visibility="private", show_progress="hidden", queue=False)
-        mode.change(lambda name: _fitting(chain, gradio, name), mode, fields, **quiet)
+        mode.change(fitting, mode, fields, **quiet)
         asks = [button.click, fields[0].submit]
         gradio.on(asks, answer, [mode, *fields], outputs, api_visibility="private", concurrency_limit=1)
     return page.queue(max_size=_MOST_WAITING, default_concurrency_limit=1, api_open=False)
@@ -95,7 +101,7 @@ def build_page(chain: Chain, gradio: Any, read: Recordings) -> Any:
 def _fields(chain: Chain, gradio: Any, first: str) -> list:
     """The fields of `Asked` in their order, behind the mode."""
     seen = _visible(chain, first)
-    recorded = dict(sources=["upload", "microphone"], type="filepath")
+    recorded = dict(sources=["upload", "microphone"], type="filepath", buttons=[])
     speakers = speakers_of(chain)
     text = gradio.Textbox(
         label="Text",
@@ -111,20 +117,12 @@ def _fields(chain: Chain, gradio: Any, first: str) -> list:
     else:
         label = "Voice to speak in: a recording, of which 3 s are heard (optional)"
         voice = gradio.Audio(label=label, visible=seen["voice"], elem_id="voice", **recorded)
+    slider = dict(step=0.05, min_width=200)
     with gradio.Row():
-        seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, min_width=90, elem_id="seed")
-        speed = gradio.Slider(
-            *SPEEDS, value=1.0, step=0.05, label="Speed", visible=seen["speed"], min_width=140, elem_id="speed"
-        )
-        temperature = gradio.Slider(
-            *TEMPERATURES,
-            value=MODES[first].temperature,
-            step=0.05,
-            label="Temperature",
-            visible=seen["temperature"],
-            min_width=140,
-            elem_id="temperature",
-        )
+        speed = gradio.Slider(*SPEEDS, value=1.0, label="Speed", visible=seen["speed"], elem_id="speed", **slider)
+        first_value = dict(value=MODES[first].temperature, visible=seen["temperature"])
+        temperature = gradio.Slider(*TEMPERATURES, label="Temperature", elem_id="temperature", **first_value, **slider)
+    seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, elem_id="seed")
     return [text, audio, voice, seed, speed, temperature]
 
 
