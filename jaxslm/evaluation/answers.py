@@ -56,7 +56,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Shown:
-    """message, details: HTML. sound: (rate, int16 samples [N])."""
+    """message, details: HTML. text: the answer, or what was to be spoken. sound: (rate, int16 samples [N])."""
 
     message: str = ""
     text: str | None = None
@@ -110,7 +110,7 @@ def show(chain: Chain, asked: Asked, read: Callable[[str], bytes]) -> Shown:
         return failure(str(error))
     if answer.units is not None and not len(answer.units):
         return failure("the language model said nothing: ask again with another seed")
-    return _shown(answer, chain, notes)
+    return _shown(answer, request.text, notes)
 
 
 def failure(message: str) -> Shown:
@@ -160,7 +160,7 @@ def _number(name: str, value: float | None, least: float, most: float) -> float:
     return value
 
 
-def _shown(answer: Answer, chain: Chain, notes: list[str]) -> Shown:
+def _shown(answer: Answer, given: str | None, notes: list[str]) -> Shown:
     notes = list(notes)
     if not answer.stopped:
         notes.append("the answer was cut at the length limit")
@@ -185,7 +185,7 @@ def _shown(answer: Answer, chain: Chain, notes: list[str]) -> Shown:
     times["in all"] = sum(answer.seconds.values())
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{spent:.2f} s</td></tr>" for name, spent in times.items())
     parts.append(_part("Time", f'<table class="seconds">{rows}</table>'))
-    return Shown(message, answer.text, sound, "".join(parts))
+    return Shown(message, given if answer.text is None else answer.text, sound, "".join(parts))
 
 
 def _part(title: str, body: str) -> str:

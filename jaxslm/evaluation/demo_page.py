@@ -50,7 +50,7 @@ Recordings = Callable[[str], bytes]
 
 def load_gradio(folder: str) -> Any:
     """Gradio, which is to keep its files in `folder` and to report to nobody. Raises ValueError where it is not."""
-    os.environ |= dict(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, HF_HUB_OFFLINE="1")
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, HF_HUB_OFFLINE="1")
     try:
         import gradio
     except ModuleNotFoundError as error:
@@ -111,12 +111,13 @@ def _fields(chain: Chain, gradio: Any, first: str) -> list:
         visible=seen["text"],
         elem_id="text",
     )
-    audio = gradio.Audio(label="Recording, up to a minute", visible=seen["audio"], elem_id="audio", **recorded)
+    label = "Recording, up to a minute"
+    audio = _uploads_only(gradio.Audio(label=label, visible=seen["audio"], elem_id="audio", **recorded))
     if speakers:
         voice = gradio.Dropdown(speakers, value=speakers[0], label="Speaker", visible=seen["voice"], elem_id="voice")
     else:
         label = "Voice to speak in: a recording, of which 3 s are heard (optional)"
-        voice = gradio.Audio(label=label, visible=seen["voice"], elem_id="voice", **recorded)
+        voice = _uploads_only(gradio.Audio(label=label, visible=seen["voice"], elem_id="voice", **recorded))
     slider = dict(step=0.05, min_width=200)
     with gradio.Row():
         speed = gradio.Slider(*SPEEDS, value=1.0, label="Speed", visible=seen["speed"], elem_id="speed", **slider)
@@ -124,6 +125,19 @@ def _fields(chain: Chain, gradio: Any, first: str) -> list:
         temperature = gradio.Slider(*TEMPERATURES, label="Temperature", elem_id="temperature", **first_value, **slider)
     seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, elem_id="seed")
     return [text, audio, voice, seed, speed, temperature]
+
+
+def _uploads_only(audio: Any) -> Any:
+    """The same component, which fetches nothing: an address in the place of a file would make the server go there."""
+    keep = audio.async_move_resource_to_block_cache
+
+    async def refuse_addresses(path: Any) -> Any:
+        if path is not None and "://" in str(path):
+            raise ValueError("an address was given as a recording")
+        return await keep(path)
+
+    audio.async_move_resource_to_block_cache = refuse_addresses
+    return audio
 
 
 def _visible(chain: Chain, name: str) -> dict[str, bool]:

@@ -57,8 +57,9 @@ def draw_sound(samples_N: np.ndarray, rate: int) -> bytes:
     finite_N = np.where(np.isfinite(samples_N), samples_N, 0.0)
     edges = [np.asarray(end.reduceat(finite_N, starts_C)) for end in (np.minimum, np.maximum)]
     wave.fill_between(starts_C / rate, *edges, color="#3b5b92", linewidth=0.6)
-    wave.set_ylim(-1, 1)
-    wave.set_yticks([-1, 0, 1])
+    peak = max(float(np.abs(finite_N).max()), 1e-3)
+    wave.set_ylim(-peak, peak)
+    wave.set_yticks([-peak, 0, peak], [f"{-peak:.2g}", "0", f"{peak:.2g}"])
     wave.tick_params(labelsize=8, length=2, labelbottom=False)
     wave.spines[["top", "right", "bottom"]].set_visible(False)
     _draw_mels(bands, mels_FxM, rate, float(mels_FxM.max()))
