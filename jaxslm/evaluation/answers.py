@@ -142,7 +142,9 @@ def _request(chain: Chain, asked: Asked, read: Callable[[str], bytes]) -> tuple[
     if asked.voice and mode.to != "text" and chain.voice:
         if chain.voice.clones:
             voice = clip(asked.voice, "the recording of the voice")
-        elif asked.voice in speakers_of(chain):
+        elif names := speakers_of(chain):
+            if asked.voice not in names:
+                raise ValueError("there is no speaker of that name: choose one of the list")
             voice = asked.voice
     options = dict(
         seed=int(_number("seed", asked.seed, 0, MOST_SEED)),
