@@ -35,7 +35,7 @@ STYLE = """
 #details section { margin-bottom: 1.2em }
 #details h3 { font-size: 1em; font-weight: 600; margin: 0 0 .4em }
 #details img { width: 100%; max-width: 720px; border-radius: 4px; background: #fff }
-#details svg { display: block; max-width: 100% }
+#details svg { display: block; max-width: 100%; height: auto }
 #details small { opacity: .7 }
 #details code { overflow-wrap: anywhere; font-size: .85em }
 #details .seconds, #details .seconds * { border: 0 !important; background: none }

@@ -14,5 +14,6 @@ def unit_strip(units: Iterable[int], columns: int = 100) -> str:
         for i, unit in enumerate(units)
     )
     rows = -(-len(units) // columns)
-    shape = f'width="{min(len(units), columns) * _WIDTH}" height="{rows * _HEIGHT}"'
+    width, height = min(len(units), columns) * _WIDTH, rows * _HEIGHT
+    shape = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return f"<svg {shape}>{boxes}</svg><small>{len(units)} units</small>"

@@ -44,7 +44,7 @@ def voice(clones=False, **more):
 SAID = Answer(
     units=UnitSequence([3, 19, 3], [1, 2, 1], 50.0), samples=np.full(1600, 0.5, np.float32), sample_rate=16_000
 )
-NAMED = dict(a=encode_wav(np.sin(np.arange(1600)), 16_000), b=encode_wav(np.zeros(1600), 16_000))
+NAMED = dict(a=encode_wav(np.sin(np.arange(1600)) / 2, 16_000), b=encode_wav(np.zeros(1600), 16_000))
 
 
 @pytest.mark.parametrize(
