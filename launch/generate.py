@@ -22,11 +22,12 @@ from jaxslm.generation import load
 from jaxslm.generation.batch import ANSWERS, answer_file
 from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
+from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, find_acoustic
+from jaxslm.tasks.own_voice import VOICE
 from jaxslm.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
 
-WORKDIR, ACOUSTIC, VOICE = Path("runs/spiritlm"), Path("runs/soundstorm"), "voice"
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 
 
@@ -114,9 +115,7 @@ def open_chain(flags: argparse.Namespace) -> Chain:
         workdir = WORKDIR
         if not workdir.is_dir():
             raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
-    inside = None if workdir is None else workdir / VOICE
-    acoustic = flags.acoustic or next((p for p in (ACOUSTIC, inside) if p and p.is_dir()), None)
-    return load(workdir or "", acoustic=acoustic or "", step=flags.step)
+    return load(workdir or "", acoustic=find_acoustic(workdir, flags.acoustic) or "", step=flags.step)
 
 
 def tell(answer: Answer, flags: argparse.Namespace) -> None:

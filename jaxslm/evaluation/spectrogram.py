@@ -1,4 +1,4 @@
-"""Pictures of sound: mel spectrograms in dB, as PNG."""
+"""Pictures of sound: waveforms, and mel spectrograms in dB, as PNG."""
 
 import functools
 import io
@@ -6,6 +6,7 @@ import io
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ N_MELS = 80
 RANGE_DB = 80.0  # what lies further below the loudest place is black
 _WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.008
 _SHORTEST = 4096  # samples that clips are padded to; longer ones to a power of two, so that few shapes are compiled
+_COLUMNS = 1440  # of a waveform: each spans what its samples reach
 _TICKS = (250, 500, 1000, 2000, 4000, 8000, 16_000)  # Hz
 
 
@@ -41,9 +43,32 @@ def _mels(samples_BxN, n_samples_B, spectrogram: MelSpectrogram):
 
 def draw_spectrogram(mels_FxM: np.ndarray, rate: int, loudest: float) -> bytes:
     """The PNG of one `mel_db`; `loudest` dB is white, so that pictures of one original can be compared."""
-    seconds = len(mels_FxM) * _HOP_SECONDS
     figure = Figure(figsize=(3.4, 2.3), layout="constrained")
-    axes = figure.subplots()
+    _draw_mels(figure.subplots(), mels_FxM, rate, loudest)
+    return png(figure)
+
+
+def draw_sound(samples_N: np.ndarray, rate: int) -> bytes:
+    """The PNG of a clip's waveform and, below it on the same time axis, its mel spectrogram."""
+    mels_FxM = mel_db(samples_N, rate)
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    wave, bands = figure.subplots(2, sharex=True, height_ratios=(1, 2))
+    starts_C = np.unique(np.linspace(0, len(samples_N), _COLUMNS, endpoint=False).astype(int))
+    finite_N = np.where(np.isfinite(samples_N), samples_N, 0.0)
+    edges = [np.asarray(end.reduceat(finite_N, starts_C)) for end in (np.minimum, np.maximum)]
+    wave.fill_between(starts_C / rate, *edges, color="#3b5b92", linewidth=0.6)
+    peak = max(float(np.abs(finite_N).max()), 1e-3)
+    wave.set_ylim(-peak, peak)
+    wave.set_yticks([-peak, 0, peak], [f"{-peak:.2g}", "0", f"{peak:.2g}"])
+    wave.tick_params(labelsize=8, length=2, labelbottom=False)
+    wave.spines[["top", "right", "bottom"]].set_visible(False)
+    _draw_mels(bands, mels_FxM, rate, float(mels_FxM.max()))
+    bands.set_xlim(0, max(len(samples_N) / rate, _HOP_SECONDS))
+    return png(figure)
+
+
+def _draw_mels(axes: Axes, mels_FxM: np.ndarray, rate: int, loudest: float) -> None:
+    seconds = len(mels_FxM) * _HOP_SECONDS
     axes.imshow(
         mels_FxM.T,
         origin="lower",
@@ -63,7 +88,6 @@ def draw_spectrogram(mels_FxM: np.ndarray, rate: int, loudest: float) -> bytes:
     axes.set_xlabel("s", fontsize=8)
     axes.tick_params(labelsize=8, length=2)
     axes.spines[:].set_visible(False)
-    return png(figure)
 
 
 def png(figure: Figure) -> bytes:

@@ -194,10 +194,14 @@ class Chain:
     def _one(self, request: Request, options: Mapping[str, Any]) -> Answer:
         return self.answer([request], **options)[0]
 
-    def recording(self, path: str | Path) -> Clip:
-        """A file's audio, for a request. Raises ValueError, by its name, for one that is not of use."""
+    def recording(self, source: str | Path | bytes, where: str = "") -> Clip:
+        """The audio of a file, or of its bytes, for a request. where: names it in messages, if not its path.
+
+        Raises ValueError for one that is not of use.
+        """
         rate = self.voice.sample_rate if self.voice else SAMPLE_RATE
-        return read_audio(Path(path), where=str(path), sample_rate=rate, min_seconds=0.0)
+        source, where = (source, where) if isinstance(source, bytes) else (Path(source), where or str(source))
+        return read_audio(source, where=where, sample_rate=rate, min_seconds=0.0)
 
     def voice_of(self, name: str | Path | None) -> Clip | str | None:
         """What a request takes as its voice: a file's audio, or the speaker of a vocoder."""

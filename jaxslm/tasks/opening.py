@@ -11,9 +11,18 @@ from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.acoustic_stage import STAGE_FILE
 from jaxslm.tasks.base import UNITS, load_run_tokenizer
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
+from jaxslm.tasks.own_voice import VOICE
 from jaxslm.tasks.voices import open_voice
 from jaxslm.training.checkpoint import restore_model
 from jaxslm.units.inventory import UnitInventory
+
+WORKDIR, ACOUSTIC = Path("runs/spiritlm"), Path("runs/soundstorm")  # where none is named
+
+
+def find_acoustic(workdir: Path | None, acoustic: Path | None) -> Path | None:
+    """What speaks where none is named: the run at `ACOUSTIC`, else the voice that the language model's run keeps."""
+    inside = None if workdir is None else workdir / VOICE
+    return acoustic or next((path for path in (ACOUSTIC, inside) if path and path.is_dir()), None)
 
 
 def open_chain(workdir: str | Path = "", acoustic: str | Path = "", step: int | None = None) -> Chain:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxslm.audio.io import write_wav
 from jaxslm.data.records import Records, Utterance
+from jaxslm.evaluation.unit_strip import unit_strip
 from jaxslm.generation.chain import Voice
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import Response, complete, prompt_ids
@@ -164,10 +165,10 @@ def _write_page(
             (folder / f"{i}.flac").write_bytes(utterance.audio)
             rows["heard"] = f'<audio controls src="{i}.flac"></audio>'
         (units,) = list(utterance.units.values())[:1]
-        rows["units"] = _strip(units.ids.tolist())
+        rows["units"] = unit_strip(units.ids.tolist())
         for name, responses in answers.items():
             response = responses[i]
-            rows[name] = html.escape(response.text) if response.text is not None else _strip(response.units)
+            rows[name] = html.escape(response.text) if response.text is not None else unit_strip(response.units)
         for name in rows:
             if (i, name) in sounds:
                 rows[name] += f'<audio controls src="{_sound_file(i, name)}"></audio>'
@@ -177,16 +178,3 @@ def _write_page(
     page = f"<!doctype html><meta charset=utf-8><title>Samples at step {step}</title><style>{STYLE}</style>"
     (folder / "index.html").write_text(f"{page}<h1>Samples at step {step}</h1>{''.join(sections)}", encoding="utf-8")
     (folder / "answers.json").write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _strip(units: Sequence[int], columns: int = 100) -> str:
-    """Units as a strip of colours, one hue a unit, so that repeats and rhythm can be seen."""
-    width, height = 8, 16
-    boxes = "".join(
-        f'<rect x="{i % columns * width}" y="{i // columns * height}" width="{width}" height="{height - 2}" '
-        f'fill="hsl({unit * 137.5 % 360:.0f} 60% {45 + unit % 3 * 12}%)"><title>[Hu{unit}]</title></rect>'
-        for i, unit in enumerate(units)
-    )
-    rows = -(-len(units) // columns)
-    shape = f'width="{min(len(units), columns) * width}" height="{rows * height}"'
-    return f"<svg {shape}>{boxes}</svg><small>{len(units)} units</small>"

@@ -1,0 +1,55 @@
+"""A page in the browser to speak with trained models: python launch/demo.py --workdir=runs/spiritlm
+
+Record or upload, type, choose what to do and in which voice; see and hear the answer. Needs the extra `demo`:
+pip install -e '.[demo]'. The page is for this machine alone, unless --host says otherwise; it has no passwords.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from jaxslm.evaluation.demo_page import serving
+from jaxslm.generation import load
+from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, find_acoustic
+from jaxslm.tasks.own_voice import VOICE
+from jaxslm.training.checkpoint import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    logging.basicConfig(format="%(message)s", force=True)
+    log.setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
+    parser.add_argument("--acoustic", type=Path, help=f"of what speaks; default: {ACOUSTIC}, else WORKDIR/{VOICE}")
+    parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    flags = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        run(flags)
+    except KeyboardInterrupt:
+        pass
+    except (ValueError, CheckpointError, OSError) as error:
+        parser.exit(2, f"{error}\n")
+
+
+def run(flags: argparse.Namespace) -> None:
+    workdir = flags.workdir
+    if workdir is None and (flags.acoustic is None or WORKDIR.is_dir()):
+        workdir = WORKDIR  # an acoustic stage alone changes voices
+    chain = load(workdir or "", acoustic=find_acoustic(workdir, flags.acoustic) or "", step=flags.step)
+    with serving(chain, flags.host, flags.port) as address:
+        log.info("open %s in a browser; Ctrl-C ends it", address)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
