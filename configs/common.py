@@ -248,6 +248,7 @@ def acoustic() -> ConfigDict:
                 sources=dict(),
                 cache="~/.cache/jaxslm",
                 codec="",  # workdir of a codec's run, or a Hugging Face folder of EnCodec, DAC or Mimi
+                levels=0,  # of the codec, the first so many; 0: all
                 units=learned_units(),
                 alignment="",
                 max_seconds=600.0,

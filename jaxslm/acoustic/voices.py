@@ -18,7 +18,7 @@ from jaxslm.acoustic.unmasking import Unmasking
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import Clip, resample
 from jaxslm.codec.codes import CodeSequence
-from jaxslm.codec.identity import codec_sha256
+from jaxslm.codec.identity import codec_sha256, n_levels_of
 from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.stopwatch import Stopwatch
@@ -61,7 +61,8 @@ class MaskedVoice:
         n_levels = model["masked"].config.n_levels
         passes = Unmasking(**({"passes": (16,) + (1,) * (n_levels - 1)} | dict(settings)))
         self.stage = ParallelStage(model["masked"], facts["window"], passes)
-        self.durations, self.codec = model["durations"], CodecRunner(codec)
+        per_level = codec.n_codebooks // n_levels_of(codec)
+        self.durations, self.codec = model["durations"], CodecRunner(codec, n_levels // per_level)
         self.frame_rate, self.sample_rate = codec.frame_rate, codec.config.sample_rate
 
     def check_units(self, sha256: str) -> None:

@@ -33,13 +33,16 @@ class CodeCrops:
       records: with units of `inventory` and codes of `codec` (SHA-256 each); utterances that lack one are left out.
       split: "train" or "heldout".
       n_frames: T.
+      n_levels: Q, the first of the stored codes.
     Raises:
       ValueError: no such utterance in the split.
     """
 
-    def __init__(self, records: Records, inventory: str, codec: str, split: str, n_frames: int, seed: int):
+    def __init__(
+        self, records: Records, inventory: str, codec: str, split: str, n_frames: int, n_levels: int, seed: int
+    ):
         self.records, self.inventory, self.codec = records, inventory, codec
-        self.n_frames, self.seed = n_frames, seed
+        self.n_frames, self.n_levels, self.seed = n_frames, n_levels, seed
         speakers: dict[str, list[tuple[int, int]]] = {}
         for index, utterance in enumerate(tqdm(records, desc="codes", unit=" utterances", delay=5)):
             n = len(utterance.codes.get(codec, ()))
@@ -107,7 +110,7 @@ class CodeCrops:
             durations[:1] = 0
         if stop < len(codes):
             durations[-1:] = 0
-        return units_T, codes.ids[first:stop], runs.ids, durations
+        return units_T, codes.ids[first:stop, : self.n_levels], runs.ids, durations
 
 
 def _fitted(values_R: np.ndarray, size: int) -> np.ndarray:

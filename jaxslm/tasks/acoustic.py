@@ -53,19 +53,20 @@ def make(config: Mapping, workdir: Path) -> Task:
     records = Records(prepared.folder, inventory.sha256, about["sha256"])
     n_frames = round(data["seconds"] * about["frame_rate"])
     same = (records, inventory.sha256, about["sha256"])
-    crops, heldout = (CodeCrops(*same, split, n_frames, config["seed"]) for split in ("train", "heldout"))
+    n_levels = _levels(data["levels"], about)
+    crops, heldout = (CodeCrops(*same, split, n_frames, n_levels, config["seed"]) for split in ("train", "heldout"))
     hours = [c.total_frames / about["frame_rate"] / 3600 for c in (crops, heldout)]
     log.info("%.2f h to train on, %.2f h held out: %s to %s", *hours, inventory.name, about["name"])
 
     masked_config = MaskedConfig(
         n_units=inventory.size,
-        n_levels=len(about["codebook_sizes"]),
+        n_levels=n_levels,
         codebook_size=about["codebook_sizes"][0],
         **plain(config["model"]),
     )
     durations = DurationConfig(**plain(config["durations"]))
     optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
-    values_QxKxC = codebook_values(codec)
+    values_QxKxC = codebook_values(codec)[:n_levels]
     build = functools.partial(build_model, masked_config, durations)
     init, abstract_state = make_init(functools.partial(build, values_QxKxC=values_QxKxC), optimizer, partitioner)
     step = make_train_step(
@@ -127,6 +128,14 @@ def open_data(data: Mapping) -> tuple[Codec, Prepared]:
         raise ValueError("data.units is empty: this task speaks units, name some as for a language model")
     cache = Path(data["cache"]).expanduser()
     return codec, prepare(data, cache, codec=(codec, name), **share_of(cache))
+
+
+def _levels(asked: int, about: Mapping) -> int:
+    """Codes of a frame that are learnt. Raises ValueError for more levels than the codec has."""
+    per_level = len(about["codebook_sizes"]) // about["levels"]
+    if not 0 <= asked <= about["levels"]:
+        raise ValueError(f"data.levels={asked}, but the codec has {about['levels']}: ask for 1 to that, or 0 for all")
+    return (asked or about["levels"]) * per_level
 
 
 def build_model(masked: MaskedConfig, durations: DurationConfig, key: jax.Array, values_QxKxC=None) -> dict:

@@ -36,7 +36,9 @@ class Resynthesis:
             utterance = heldout.records[index]
             units, codes = utterance.units[heldout.inventory], utterance.codes[heldout.codec]
             n_frames = min(len(codes), round(SECONDS * codes.frame_rate))
-            self.clips.append(Prompt(units_at_frames(units, codes.frame_rate, n_frames), codes.ids[:n_frames]))
+            self.clips.append(
+                Prompt(units_at_frames(units, codes.frame_rate, n_frames), codes.ids[:n_frames, : heldout.n_levels])
+            )
             heard_N = np.zeros(n_frames * codec.hop, np.float32)
             if utterance.audio:
                 clip = decode_clip(utterance.audio)

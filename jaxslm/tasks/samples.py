@@ -23,7 +23,7 @@ body { font: 15px sans-serif; margin: 2em; max-width: 70em }
 th { text-align: left; vertical-align: top; padding-right: 1em; white-space: nowrap; color: #555; font-weight: normal }
 td, th { padding-bottom: .5em }
 small { color: #888; font-weight: normal }
-svg { display: block }
+svg, audio { display: block }
 """
 # What is asked, from which modality to which.
 QUESTIONS = (

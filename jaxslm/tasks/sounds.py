@@ -46,9 +46,11 @@ def write_sounds(
         scores = {name: measure_clip(original_N, sounds[name], rate, names) for name in scored}
         clips.append(Clip(id, original_N, sounds, rate, scores, text))
     for name in scored:
+        told = []
         for metric in names:
             found = [c.scores[name].values[metric] for c in clips if metric not in c.scores[name].failures]
-            lines += [f"{name}: {TITLES[metric]} {np.mean(found):.3f}"] if found else []
+            told += [f"{TITLES[metric]} {np.mean(found):.3f}"] if found else []
+        lines.append(f"{name:<{max(map(len, scored))}}  {', '.join(told)}")
     run = folder.resolve().parent
     title = f"{run.name} at step {step}"
     write_page(

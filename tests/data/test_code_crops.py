@@ -30,7 +30,7 @@ def records(tmp_path_factory):
 
 
 def crops(records, split="train", n_frames=T, seed=0):
-    return CodeCrops(records, INVENTORY, CODEC, split, n_frames, seed)
+    return CodeCrops(records, INVENTORY, CODEC, split, n_frames, 2, seed)
 
 
 def test_a_crop_is_speech_of_one_speaker_whole_utterances_but_for_its_ends(records):

@@ -110,6 +110,22 @@ def test_units_and_codecs_of_others_are_refused_by_name_and_hash(run, tmp_path):
         loop.run(task.make(changed, workdir), changed, workdir)
 
 
+def test_the_first_levels_alone_are_learnt_and_spoken(tmp_path):
+    config = tiny_acoustic.config(tmp_path)
+    config.data.levels = 1
+    loop.run(task.make(config, tmp_path / "run"), config, tmp_path / "run")
+    voice = open_voice(tmp_path / "run")
+    assert voice.stage.model.config.n_levels == 1 and voice.codec.n_levels == 1
+    clip = read_audio(tmp_path / "tones" / "audio" / "u3.wav", where="u3")
+    assert voice.prompt(clip).codes.shape[1] == 1
+    (codes,) = voice.codes(voice.inventory.encode_batch([clip.samples]), [None], jax.random.key(0))
+    both = CodecRunner(voice.codec.codec).encode([clip.samples])[0].ids
+    assert codes.shape == (len(both), 1)
+    config.data.levels = 3
+    with pytest.raises(ValueError, match="data.levels=3, but the codec has 2"):
+        task.make(config, tmp_path / "run")
+
+
 def test_a_config_without_a_codec_says_how_to_get_one(tmp_path):
     config = tiny_acoustic.config(tmp_path)
     config.data.codec = ""
