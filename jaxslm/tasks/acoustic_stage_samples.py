@@ -14,19 +14,21 @@ import numpy as np
 
 from jaxslm.acoustic.autoregressive import Stage, StageFacts, make_codes
 from jaxslm.acoustic.sequences import coarse_prefix, fine_prefix
-from jaxslm.audio.io import decode_clip, resample, write_wav
+from jaxslm.audio.io import decode_clip, resample
 from jaxslm.codec.codes import CodeSequence
 from jaxslm.codec.identity import codec_sha256, n_levels_of
 from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.acoustic_layouts import frames_covered
 from jaxslm.data.records import Records, Utterance
-from jaxslm.evaluation.listening_page import Clip, write_page
+from jaxslm.evaluation.reconstructions import Recording
 from jaxslm.tasks.codec_files import open_codec
+from jaxslm.tasks.sounds import write_sounds
 from jaxslm.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
+CODEC, COARSE, GENERATED = "codec", "codec_coarse_codes", "generated"
 _PAD = 128  # lengths of rows are multiples of it, so that few are compiled
 
 
@@ -88,7 +90,7 @@ def write_samples(
             f"{shares[1].mean():.1%} likeliest ({by_level})"
         )
     if jax.process_index() == 0 and (opened := _opened(codec, vocabulary)):
-        _write_sounds(opened, clips, made, n_prompt, facts, folder, step)
+        lines.append(_write_sounds(opened, clips, made, n_prompt, facts, folder, step))
     return "\n".join(lines)
 
 
@@ -136,29 +138,27 @@ def _write_sounds(
     facts: StageFacts,
     folder: Path,
     step: int,
-) -> None:
-    """NUMBER_original.wav, NUMBER_codec.wav and NUMBER_generated.wav of each clip, and a page with all of them."""
-    (first, n_levels), rate, shown = facts.levels, codec.config.sample_rate, []
-    for i, (clip, made_TxL) in enumerate(zip(clips, made, strict=True)):
-        generated_TxQ = np.concatenate([clip.codes[:, :first], made_TxL], axis=1)
-        heard = {"codec": clip.codes, "generated": generated_TxQ}
+) -> str:
+    """original, codec and generated of each clip that has audio, and a page with all of them; see `write_sounds`."""
+    (first, n_levels), rate, originals = facts.levels, codec.config.sample_rate, []
+    heard: dict[str, list[np.ndarray]] = {}
+    for clip, made_TxL, n in zip(clips, made, n_prompt, strict=True):
+        kinds = {CODEC: clip.codes, GENERATED: np.concatenate([clip.codes[:, :first], made_TxL], axis=1)}
         if facts.stage == "coarse":  # what the stage could reach at best
-            heard = {"codec": clip.codes, "codec, coarse codes alone": clip.codes[:, :n_levels], "generated": made_TxL}
-        sounds = {name: _decoded(codec, codes_TxQ) for name, codes_TxQ in heard.items()}
-        sounds = {name: samples_N for name, samples_N in sounds.items() if samples_N is not None}
-        if not sounds or not clip.utterance.audio:
+            kinds[COARSE] = clip.codes[:, :n_levels]
+        sounds = {name: _decoded(codec, codes_TxQ) for name, codes_TxQ in kinds.items()}
+        if not clip.utterance.audio or any(samples_N is None for samples_N in sounds.values()):
             continue
         original = decode_clip(clip.utterance.audio)
         original_N = resample(original.samples, original.rate, rate)[: len(clip.codes) * codec.hop]
-        for name, samples_N in {"original": original_N, **sounds}.items():
-            safe_N = np.where(np.isfinite(samples_N), samples_N, 0.0)
-            write_wav(folder / f"{i}_{name.replace(', ', '_').replace(' ', '_')}.wav", safe_N, rate)
-        sounds = {name: samples_N[: len(original_N)] for name, samples_N in sounds.items()}
-        told = f"{clip.utterance.text} [prompt: the first {n_prompt[i] / facts.rates.codes:.1f} s]"
-        shown.append(Clip(clip.utterance.id, original_N, sounds, rate, text=told.strip()))
-    if shown:
-        title = f"{folder.resolve().parent.name} at step {step}"
-        write_page(folder / "index.html", title, shown, metrics=folder.parent / "metrics.jsonl")
+        text = f"{clip.utterance.text} [prompt: the first {n / facts.rates.codes:.1f} s]".strip()
+        originals.append(Recording(clip.utterance.id, original_N, text))
+        for name, samples_N in sounds.items():
+            heard.setdefault(name, []).append(samples_N[: len(original_N)])
+    if not originals:
+        return "no sound files: none of the clips has audio, or codes of whole levels"
+    about = dict(units=facts.inventory, codec=facts.codec["name"])
+    return write_sounds(originals, heard, rate, folder, step, scored=(CODEC, GENERATED), facts=about)
 
 
 def _decoded(codec: Codec, codes_TxQ: np.ndarray) -> np.ndarray | None:

@@ -39,7 +39,9 @@ def test_both_stages_train_and_make_codes(tmp_path):
         rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         steps = [row for row in rows if "loss" in row]
         assert len(steps) == 6 and any(f"heldout/loss/{stage}" in row for row in rows)
-        assert (workdir / "samples" / "0_generated.wav").is_file() and (workdir / "samples" / "index.html").is_file()
+        assert (
+            list((workdir / "samples" / "generated").rglob("*.wav")) and (workdir / "samples" / "index.html").is_file()
+        )
         again = run("train.py", f"--config=configs/audiolm_{stage}.py:tiny", f"--workdir={workdir}", *given)
         done = run("generate.py", f"--workdir={workdir}", "--text=a", "--to=speech", check=False)
         assert done.returncode == 2 and "is a run of an acoustic stage" in done.stderr
