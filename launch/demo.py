@@ -27,7 +27,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
-    parser.add_argument("--acoustic", type=Path, help=f"of what speaks; default: {ACOUSTIC}, else WORKDIR/{VOICE}")
+    parser.add_argument(
+        "--acoustic", help=f"of what speaks, or of two stages COARSE,FINE; default: {ACOUSTIC}, else WORKDIR/{VOICE}"
+    )
     parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
@@ -45,6 +47,8 @@ def run(flags: argparse.Namespace) -> None:
     workdir = flags.workdir
     if workdir is None and (flags.acoustic is None or WORKDIR.is_dir()):
         workdir = WORKDIR  # an acoustic stage alone changes voices
+        if not workdir.is_dir():
+            raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
     chain = load(workdir or "", acoustic=find_acoustic(workdir, flags.acoustic) or "", step=flags.step)
     with serving(chain, flags.host, flags.port) as address:
         log.info("open %s in a browser; Ctrl-C ends it", address)

@@ -19,7 +19,7 @@ from jaxslm.units.inventory import UnitInventory
 WORKDIR, ACOUSTIC = Path("runs/spiritlm"), Path("runs/soundstorm")  # where none is named
 
 
-def find_acoustic(workdir: Path | None, acoustic: Path | None) -> Path | None:
+def find_acoustic(workdir: Path | None, acoustic: str | Path | None) -> str | Path | None:
     """What speaks where none is named: the run at `ACOUSTIC`, else the voice that the language model's run keeps."""
     inside = None if workdir is None else workdir / VOICE
     return acoustic or next((path for path in (ACOUSTIC, inside) if path and path.is_dir()), None)

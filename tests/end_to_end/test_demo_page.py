@@ -220,7 +220,7 @@ def test_a_forged_request_reads_no_file_and_no_address(address, workdir, place):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "no config.json"), (["--workdir=WORKDIR", "--port=TAKEN"], "port"), (["--share"], "--share")],
+    [([], "there is no runs/spiritlm"), (["--workdir=WORKDIR", "--port=TAKEN"], "port"), (["--share"], "--share")],
 )
 def test_mistakes_at_the_start_are_named_in_a_line(address, workdir, tmp_path, arguments, message):
     words = [each.replace("WORKDIR", str(workdir)).replace("TAKEN", address.split(":")[-1]) for each in arguments]
