@@ -59,7 +59,10 @@ class ByteTokenizer:
 
 
 class FastTokenizer:
-    """A Hugging Face `tokenizer.json`; begin and end come from the `tokenizer_config.json` beside it, else by name."""
+    """A Hugging Face `tokenizer.json`; begin and end come from the `tokenizer_config.json` beside it, else by name.
+
+    unknown: the token that stands for what it does not know, "" if it has none.
+    """
 
     has_text = True
 
@@ -77,6 +80,7 @@ class FastTokenizer:
         named = json.loads(settings.read_text()) if settings.exists() else {}
         self.bos_id = self._find(named.get("bos_token"), BEGIN, path)
         self.eos_id = self._find(named.get("eos_token"), END, path)
+        self.unknown = getattr(self._tokenizer.model, "unk_token", None) or ""
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = tuple(sorted({i for i, t in added.items() if t.special} | {self.bos_id, self.eos_id}))
 

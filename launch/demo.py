@@ -12,8 +12,7 @@ import threading
 from pathlib import Path
 
 from jaxslm.evaluation.demo_page import serving
-from jaxslm.generation import load
-from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, find_acoustic
+from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, open_named
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.training.checkpoint import CheckpointError
 
@@ -44,12 +43,7 @@ def main() -> None:
 
 
 def run(flags: argparse.Namespace) -> None:
-    workdir = flags.workdir
-    if workdir is None and (flags.acoustic is None or WORKDIR.is_dir()):
-        workdir = WORKDIR  # an acoustic stage alone changes voices
-        if not workdir.is_dir():
-            raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
-    chain = load(workdir or "", acoustic=find_acoustic(workdir, flags.acoustic) or "", step=flags.step)
+    chain = open_named(flags.workdir, flags.acoustic, flags.step, language=False)
     with serving(chain, flags.host, flags.port) as address:
         log.info("open %s in a browser; Ctrl-C ends it", address)
         threading.Event().wait()

@@ -16,13 +16,11 @@ import logging
 import time
 from pathlib import Path
 
-import soundfile
-
-from jaxslm.generation import load
+from jaxslm.audio.io import WavStream
 from jaxslm.generation.batch import ANSWERS, answer_file
 from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
-from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, find_acoustic
+from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, open_named
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.training.checkpoint import CheckpointError
 
@@ -51,6 +49,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="FILE.wav, text file, or the folder of a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stream", action="store_true", help="write FILE.wav while it is made (causal codecs)")
+    parser.add_argument("--passes", help="of the masked stage, one number for each level, such as 12,1,1,1")
+    parser.add_argument("--guidance", type=float, help="of the masked stage towards the voice; default: 0, none")
     parser.add_argument("--speed", type=float, default=1.0, help="of speech, 2 for twice; default: 1")
     parser.add_argument("--duration_temperature", type=float, default=0.0, help="of durations; default: 0, the mean")
     parser.add_argument("--max_new_tokens", type=int, help="default: those of the run's samples")
@@ -65,7 +65,6 @@ def main() -> None:
 
 
 def run(flags: argparse.Namespace) -> None:
-    chain = open_chain(flags)
     sampling = {name: getattr(flags, name) for name in SAMPLING}
     if flags.max_new_tokens is not None:
         sampling["max_new_tokens"] = flags.max_new_tokens
@@ -73,8 +72,9 @@ def run(flags: argparse.Namespace) -> None:
         seed=flags.seed, sampling=sampling, speed=flags.speed, duration_temperature=flags.duration_temperature
     )
     if flags.batch:
-        if not flags.out or flags.out.suffix:
-            raise ValueError("--batch needs a folder for the answers: name one by --out=DIR")
+        if not flags.out or flags.out.suffix or flags.stream:
+            raise ValueError("--batch needs a folder for the answers, and does not stream: name one by --out=DIR")
+        chain = open_runs(flags, language=False)
         done, failed = answer_file(flags.batch, flags.out, chain, dict(to=flags.to, voice=flags.voice), **options)
         left = f"; {failed} could not be, see `error` there" if failed else ""
         print(f"{done} requests answered in {flags.out / ANSWERS}{left}")
@@ -85,40 +85,36 @@ def run(flags: argparse.Namespace) -> None:
         raise ValueError(
             "the answer is a text: ask for sound by --to=speech or --to=voice, or name a text file by --out"
         )
-    if (to_file or flags.stream) and chain.voice is None:
+    if flags.stream and not to_file:
+        raise ValueError("--stream writes sound while it is made: name a file by --out=FILE.wav")
+    sound = to_file or to == "voice"
+    chain = open_runs(flags, language=to != "voice", sound=sound or bool(flags.acoustic))
+    if to_file and chain.voice is None:
         raise ValueError("there is nothing to speak with: name the run of an acoustic stage by --acoustic=WORKDIR")
-    request = Request(
-        to=to,
-        text=flags.text,
-        audio=chain.recording(flags.audio) if flags.audio else None,
-        voice=chain.voice_of(flags.voice),
-    )
+    audio = chain.recording(flags.audio) if flags.audio else None
+    request = Request(to=to, text=flags.text, audio=audio, voice=chain.voice_of(flags.voice))
     if flags.stream:
-        if not to_file:
-            raise ValueError("--stream writes sound while it is made: name a file by --out=FILE.wav")
-        stream(chain, request, flags.out, options)
-        return
-    (answer,) = chain.answer([request], **options, sound=to == "voice" or to_file)
-    tell(answer, flags)
-    if to_file:
-        answer.save(flags.out)
-        log.info("%s: %.2f s of sound", flags.out, len(answer.samples) / answer.sample_rate)
-    elif flags.out:
-        flags.out.write_text(f"{answer}\n", encoding="utf-8")
+        answer = stream(chain, request, flags.out, options)
+    else:
+        (answer,) = chain.answer([request], **options, sound=sound)
+        tell(answer)
+        if to_file:
+            answer.save(flags.out)
+            log.info("%s: %.2f s of sound", flags.out, len(answer.samples) / answer.sample_rate)
+        elif flags.out:
+            flags.out.write_text(f"{answer}\n", encoding="utf-8")
     log.info("%s", answer.seconds)
     print(answer)
 
 
-def open_chain(flags: argparse.Namespace) -> Chain:
-    workdir = flags.workdir
-    if workdir is None and (flags.to != "voice" or flags.acoustic is None):
-        workdir = WORKDIR
-        if not workdir.is_dir():
-            raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
-    return load(workdir or "", acoustic=find_acoustic(workdir, flags.acoustic) or "", step=flags.step)
+def open_runs(flags: argparse.Namespace, **needs: bool) -> Chain:
+    unmasking = {} if flags.guidance is None else {"guidance": flags.guidance}
+    if flags.passes:
+        unmasking["passes"] = tuple(int(n) for n in flags.passes.split(","))
+    return open_named(flags.workdir, flags.acoustic, flags.step, unmasking=unmasking, **needs)
 
 
-def tell(answer: Answer, flags: argparse.Namespace) -> None:
+def tell(answer: Answer) -> None:
     if answer.too_long:
         log.warning("prompt and answer are longer than what the language model saw in training")
     if not answer.stopped:
@@ -127,19 +123,18 @@ def tell(answer: Answer, flags: argparse.Namespace) -> None:
         raise ValueError("the language model said nothing: ask again with another --seed")
 
 
-def stream(chain: Chain, request: Request, out: Path, options: dict) -> None:
+def stream(chain: Chain, request: Request, out: Path, options: dict) -> Answer:
     """Writes the sound chunk by chunk, so that a player can follow, and says when the first was there."""
-    start, n = time.perf_counter(), 0
-    for chunk_N in chain.stream(request, **options):
-        if not n:
-            log.info("first sound after %.2f s", time.perf_counter() - start)
-            file = soundfile.SoundFile(out, "w", chain.voice.sample_rate, 1, "PCM_16")
-        file.write(chunk_N)
-        file.flush()
-        n += len(chunk_N)
-    file.close()
-    seconds = n / chain.voice.sample_rate
-    log.info("%s: %.2f s of sound in %.2f s", out, seconds, time.perf_counter() - start)
+    start = time.perf_counter()
+    answer, chunks = chain.stream(request, **options)
+    tell(answer)
+    with WavStream(out, answer.sample_rate) as file, answer.seconds("sound"):
+        for chunk_N in chunks:
+            if not file.n_samples:
+                log.info("first sound after %.2f s", time.perf_counter() - start)
+            file.write(chunk_N)
+    log.info("%s: %.2f s of sound", out, file.n_samples / answer.sample_rate)
+    return answer
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from jaxslm.acoustic.frames import AcousticCrops, FrameRates
 from jaxslm.acoustic.sequences import coarse_prefix, fine_prefix
 from jaxslm.generation.sampler import Sampling, generate
 from jaxslm.models.decoder import Decoder
+from jaxslm.row_keys import keys_of
 from jaxslm.vocabulary import Vocabulary
 
 OVERLAP = 0.3  # of a window that the one before made: 3 s of the coarse stage's 10 s
@@ -72,7 +73,7 @@ def coarse_to_fine(
     units: Sequence[np.ndarray],
     prompts: Sequence[Prompt | None] | None = None,
     *,
-    seed: int = 0,
+    key: jax.Array | None = None,
     rows: int = 16,
 ) -> list[np.ndarray]:
     """Codes int32 [T, Q] of each clip, T being all frames that its units cover; prompts are not part of them.
@@ -81,7 +82,7 @@ def coarse_to_fine(
       coarse, fine: trained on the same units and codes.
       units: unit indices [U] of each clip, one a frame of the encoder.
       prompts: one for each clip or None, of AudioLM's 3 s at most best; without any, the voice is left to chance.
-      seed: clip i draws from (seed, i), whatever clips stand beside it.
+      key: one, or one for each clip (`keys_of`), by which it draws whatever clips stand beside it.
       rows: clips that are decoded together.
 
     Raises:
@@ -95,7 +96,7 @@ def coarse_to_fine(
     joined = [
         _joined(coarse, clip, prompt, f"clip {i}") for i, (clip, prompt) in enumerate(zip(units, prompts, strict=True))
     ]
-    n_coarse, how = coarse.facts.crops.coarse_levels, dict(seed=seed, rows=rows)
+    n_coarse, how = coarse.facts.crops.coarse_levels, dict(key=jax.random.key(0) if key is None else key, rows=rows)
     given = [codes_TxQ for _, codes_TxQ in joined]
     n_frames = [len(g) + int(coarse.facts.rates.n_codes(len(u))) for g, u in zip(given, units, strict=True)]
     first = make_codes(coarse, [t for t, _ in joined], [g[:, :n_coarse] for g in given], n_frames=n_frames, **how)
@@ -109,7 +110,7 @@ def make_codes(
     given: Sequence[np.ndarray],
     *,
     n_frames: Sequence[int],
-    seed: int = 0,
+    key: jax.Array | None = None,
     rows: int = 16,
 ) -> list[np.ndarray]:
     """The codes int32 [T, L] of one stage for whole clips.
@@ -122,10 +123,11 @@ def make_codes(
     Raises ValueError for logits that are not finite.
     """
     facts, made = stage.facts, [np.asarray(codes, np.int32) for codes in given]
-    key = jax.random.fold_in(jax.random.key(seed), facts.levels[0])
+    keys_N = keys_of(jax.random.key(0) if key is None else key, len(told))
+    keys_N = jax.vmap(jax.random.fold_in, (0, None))(keys_N, facts.levels[0])
     window, number = facts.crops.frames(facts.rates), 0
     while waiting := [i for i in range(len(told)) if len(made[i]) < n_frames[i]]:
-        keys = jax.vmap(lambda i, n=number: jax.random.fold_in(jax.random.fold_in(key, i), n))(np.array(waiting))
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_N[np.array(waiting)], number)
         for first in range(0, len(waiting), rows):
             batch = waiting[first : first + rows]
             bounds = [next_window(len(made[i]), n_frames[i], window) for i in batch]

@@ -1,11 +1,11 @@
 """AudioLM's coarse and fine stages with their codec as what a chain speaks with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from jaxslm.acoustic.autoregressive import Prompt, Stage, coarse_to_fine
+from jaxslm.acoustic.autoregressive import Prompt, Stage, check_pair, coarse_to_fine
 from jaxslm.acoustic.durations import DurationModel, predict
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import Clip, resample
@@ -38,6 +38,7 @@ class AutoregressiveVoice:
     ):
         self.coarse, self.fine, self.inventory, self.durations = coarse, fine, inventory, durations
         self.codec, self.sample_rate = CodecRunner(codec), codec.config.sample_rate
+        check_pair(coarse, fine)
         self.check_units(inventory.sha256)
 
     def check_units(self, sha256: str) -> None:
@@ -82,12 +83,11 @@ class AutoregressiveVoice:
         """Samples float32 [N] at `sample_rate` of each."""
         watch, hop = Stopwatch() if watch is None else watch, self.codec.codec.hop
         with watch("codes"):
-            seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-            made = coarse_to_fine(self.coarse, self.fine, [u.expand() for u in units], prompts, seed=seed)
+            made = coarse_to_fine(self.coarse, self.fine, [u.expand() for u in units], prompts, key=key)
         with watch("waveform"):
             rate = self.codec.codec.frame_rate
             return self.codec.decode([CodeSequence(ids, rate, len(ids) * hop) for ids in made])
 
-    def stream(self, units: UnitSequence, prompt: Prompt | None, key: jax.Array) -> Iterator[np.ndarray]:
+    def check_stream(self) -> None:
         """Raises ValueError: the fine stage begins when the coarse one has ended."""
         raise ValueError("coarse and fine stages do not stream: use the masked stage (configs/soundstorm.py)")

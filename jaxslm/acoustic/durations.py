@@ -18,6 +18,7 @@ from flax import nnx
 from jaxslm.masking import mask_time
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import Embedding, LayerNorm, Linear
+from jaxslm.row_keys import keys_of
 from jaxslm.units.units import UnitSequence, deduplicate
 
 MIN_LOG_STD, MAX_LOG_STD = -4.0, 2.0  # what is predicted is held between them: durations stay finite
@@ -159,7 +160,8 @@ def predict(
 ) -> list[UnitSequence]:
     """The units with predicted durations; equal neighbours are joined first, their own durations are not looked at.
 
-    speed: above 1 is faster. temperature: of the spread; 0 takes the mean of log(d + 1), else `key` draws.
+    speed: above 1 is faster. temperature: of the spread; 0 takes the mean of log(d + 1), else `key` draws,
+      one or one for each sequence.
     Raises ValueError for ids the model does not have, a speed as in `whole_frames`, a temperature below 0, or above 0
     of a model without spread or without a key.
     """
@@ -168,6 +170,7 @@ def predict(
         raise ValueError(f"temperature={temperature}: set it to 0 or more")
     if temperature and key is None:
         raise ValueError("durations are drawn at a temperature above 0: give a key, or temperature=0")
+    keys_N = None if key is None else keys_of(key, len(units))
     joined = [deduplicate(each.ids, each.frame_rate) for each in units]
     if wrong := [int(each.ids.max()) for each in joined if len(each) and each.ids.max() >= model.n_units]:
         raise ValueError(
@@ -190,7 +193,7 @@ def predict(
             y_U = np.asarray(made.mean_BxU[row, : len(joined[i])], np.float64)
             if temperature:
                 # By numpy: the draw of a sequence shall not depend on what it is padded to.
-                rng = np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), i])
+                rng = np.random.default_rng(np.asarray(jax.random.key_data(keys_N[i])))
                 std_U = np.exp(np.asarray(made.log_std_BxU[row, : len(y_U)]))
                 y_U = y_U + temperature * std_U * rng.standard_normal(len(y_U))
             found[i] = dataclasses.replace(joined[i], durations=whole_frames(y_U, speed))

@@ -8,7 +8,7 @@ Legend: B crops, T frames of 10 ms, M mel bands, D features, N samples.
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -164,7 +164,8 @@ class MelVoice:
         watch = Stopwatch() if watch is None else watch
         return [self._one(each, watch) for each in units]
 
-    def stream(self, units: UnitSequence, prompt: None, key: jax.Array) -> Iterator[np.ndarray]:
+    def check_stream(self) -> None:
+        """Raises ValueError."""
         raise ValueError("this run's own voice guesses the phases of all at once: stream with --acoustic=WORKDIR")
 
     def _one(self, units: UnitSequence, watch: Stopwatch) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxslm.acoustic.masked import MaskedModel
 from jaxslm.acoustic.unmasking import Unmasking, unmask
 from jaxslm.codec.runner import bucket, similar_lengths
+from jaxslm.row_keys import keys_of
 
 BATCH_FRAMES = dict(cpu=2000, accelerator=24_000)  # of windows that are filled in at once
 
@@ -67,7 +68,7 @@ class ParallelStage:
         return Prompt(np.zeros(0, np.int32), np.zeros((0, self.model.config.n_levels), np.int32))
 
     def __call__(self, units: Sequence[np.ndarray], prompts: Sequence[Prompt], key: jax.Array) -> list[np.ndarray]:
-        """Codes int32 [T, Q] of each clip, for its units [T], one a frame; clip i draws by `fold_in(key, i)`.
+        """Codes int32 [T, Q] of each clip, for its units [T], one a frame. key: one, or one for each clip (`keys_of`).
 
         Raises ValueError for units or a prompt that the model does not have, or too long a prompt; FloatingPointError
         where the model's logits are not finite.
@@ -75,12 +76,12 @@ class ParallelStage:
         for units_T, prompt in zip(units, prompts, strict=True):
             self._check(units_T, prompt)
         made = [np.zeros((0, self.model.config.n_levels), np.int32) for _ in units]
-        step = 0
+        keys_N, step = keys_of(key, len(units)), 0
         while waiting := [i for i, units_T in enumerate(units) if len(made[i]) < len(units_T)]:
             plans = {i: self._plan(len(units[i]), len(made[i]), len(prompts[i].units)) for i in waiting}
             for batch, n_frames in self._batches({i: len(prompts[i].units) + b - a for i, (a, b) in plans.items()}):
                 rows = [self._row(units[i], made[i], prompts[i], *plans[i]) for i in batch]
-                keys = [jax.random.fold_in(jax.random.fold_in(key, i), step) for i in batch]
+                keys = [jax.random.fold_in(keys_N[i], step) for i in batch]
                 for i, codes_TxQ in zip(batch, self._fill(rows, keys, n_frames), strict=True):
                     first, stop = plans[i]
                     new = codes_TxQ[len(prompts[i].units) + len(made[i]) - first :]
@@ -98,7 +99,7 @@ class ParallelStage:
             stop = min(most, len(made) + chunk + self.ahead)
             row = self._row(units_T, made, prompt, first, stop)
             n_frames = min(bucket(len(row[0])), self.window)
-            (codes_TxQ,) = self._fill([row], [jax.random.fold_in(jax.random.fold_in(key, 0), step)], n_frames)
+            (codes_TxQ,) = self._fill([row], [jax.random.fold_in(key, step)], n_frames)
             new = codes_TxQ[len(prompt.units) + len(made) - first :]
             new = new if stop == len(units_T) else new[: -self.ahead or None]
             yield new

@@ -1,6 +1,6 @@
 """A unit vocoder as what a chain speaks with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,6 +23,11 @@ class VocoderVoice:
         self.sample_rate, self.speakers = runner.model.config.sample_rate, runner.facts.speakers
         if inventory:
             self.check_units(inventory.sha256)
+        if needed := {"pitch", "style_code"} & set(runner.model.config.conditions):
+            raise ValueError(
+                f"this vocoder needs {' and '.join(sorted(needed))}, which no units have: use one without, or give "
+                "them to VocoderRunner.speak"
+            )
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than that of the training, as far as it is known."""
@@ -59,7 +64,7 @@ class VocoderVoice:
                     found[i] = samples_N
         return found
 
-    def stream(self, units: UnitSequence, prompt: str | None, key: jax.Array) -> Iterator[np.ndarray]:
+    def check_stream(self) -> None:
         """Raises ValueError: it looks ahead."""
         raise ValueError("a unit vocoder looks ahead and does not stream: use the masked stage of a causal codec")
 

@@ -138,12 +138,16 @@ class MaskedVoice:
         with watch("waveform"):
             return self.decode(codes)
 
+    def check_stream(self) -> None:
+        """Raises ValueError for a codec that is not causal."""
+        self.codec.codec.start_decoding(1)
+
     def stream(
         self, units: UnitSequence, prompt: Prompt | None, key: jax.Array, *, seconds: float = 1.0
     ) -> Iterator[np.ndarray]:
         """Samples as they are made, `seconds` at a time; together about what `speak` gives, whose windows are longer.
 
-        Raises ValueError for a codec that is not causal.
+        Raises ValueError as `check_stream`.
         """
         codec = self.codec.codec
         state = codec.start_decoding(1)

@@ -7,6 +7,7 @@ Shape letters: N samples, C channels.
 import io
 import os
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,36 @@ def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_wav(samples_N, rate))
     return int(np.sum(np.abs(samples_N) > 1))
+
+
+class WavStream:
+    """A 16-bit mono WAV file that grows: until it is closed its header says that it has no end, so that players follow
+    it and what a kill leaves can be played. `n_samples` are written so far.
+    """
+
+    def __init__(self, path: Path, rate: int):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rate, self.n_samples, self._file = rate, 0, path.open("wb")
+        self._header(0xFFFFFFFF - 36)
+
+    def __enter__(self) -> "WavStream":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.seek(0)
+        self._header(2 * self.n_samples)
+        self._file.close()
+
+    def write(self, samples_N: np.ndarray) -> None:
+        """Samples beyond full scale are written at full scale."""
+        steps_N = np.clip(np.floor(np.asarray(samples_N, np.float64) * 32768), -32768, 32767)  # as libsndfile has it
+        self._file.write(steps_N.astype("<i2").tobytes())
+        self._file.flush()
+        self.n_samples += len(samples_N)
+
+    def _header(self, size: int) -> None:
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, self.rate, 2 * self.rate, 2, 16)
+        self._file.write(b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size))
 
 
 def decode_flac(data: bytes) -> np.ndarray:

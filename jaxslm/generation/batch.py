@@ -27,7 +27,8 @@ def answer_file(path: Path, out: Path, chain: Chain, default: Mapping[str, Any],
     Raises:
       ValueError: a file without a line, or a folder that has answers.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8-sig")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f'{path} has no lines: write one a request, such as {{"text": "hello", "to": "speech"}}')
     if (out / ANSWERS).exists():
@@ -37,7 +38,7 @@ def answer_file(path: Path, out: Path, chain: Chain, default: Mapping[str, Any],
     with (out / ANSWERS).open("w", encoding="utf-8") as file, tqdm(total=len(lines), unit=" requests") as bar:
         for first in range(0, len(lines), _GROUP):
             rows, requests = [], []
-            for number, line in enumerate(lines[first : first + _GROUP], first + 1):
+            for number, line in lines[first : first + _GROUP]:
                 rows.append(dict(id=f"{number:05d}"))
                 try:
                     request = _request(line, f"{path}, line {number}", rows[-1]["id"], path.parent, chain, default)
@@ -46,11 +47,14 @@ def answer_file(path: Path, out: Path, chain: Chain, default: Mapping[str, Any],
                     check_inside(out, request.id)
                     seen.add(request.id)
                     rows[-1]["id"] = request.id
-                    requests.append((rows[-1], request))
+                    requests.append((rows[-1], request, number))
                 except (ValueError, OSError) as error:
                     rows[-1]["error"] = str(error)
             for row, answer in _answers(chain, requests, options):
-                row |= answer if isinstance(answer, dict) else _told(answer, out)
+                try:
+                    row |= answer if isinstance(answer, dict) else _told(answer, out)
+                except (ValueError, OSError) as error:
+                    row["error"] = str(error)
             for row in rows:
                 failed += "error" in row
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -91,10 +95,10 @@ def _answers(chain: Chain, requests: list, options: Mapping[str, Any]) -> Iterat
     """(row, its answer); where a group fails each is asked alone, so that one bad request harms no other."""
     if not requests:
         return
-    rows, asked = zip(*requests, strict=True)
+    rows, asked, places = zip(*requests, strict=True)
     try:
-        yield from zip(rows, chain.answer(asked, **options), strict=True)
-    except ValueError as error:
+        yield from zip(rows, chain.answer(asked, places=places, **options), strict=True)
+    except (ValueError, FloatingPointError) as error:
         if len(requests) == 1:
             yield rows[0], dict(error=str(error))
             return
@@ -107,4 +111,5 @@ def _told(answer: Answer, out: Path) -> dict[str, Any]:
     if answer.samples is not None:
         answer.save(out / f"{answer.id}.wav")
         row["wav"] = f"{answer.id}.wav"
-    return row | dict(stopped=answer.stopped, seconds={name: round(s, 3) for name, s in answer.seconds.items()})
+    more = dict(stopped=answer.stopped, too_long=answer.too_long)
+    return row | more | dict(seconds={name: round(s, 3) for name, s in answer.seconds.items()})

@@ -19,12 +19,14 @@ from jaxslm.audio.io import Clip, read_audio, write_wav
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import NEW_TOKENS, Response, check_modalities, complete, prompt_ids
 from jaxslm.models.decoder import Decoder
+from jaxslm.row_keys import keys_of
 from jaxslm.stopwatch import Stopwatch
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.units import UnitSequence
 from jaxslm.vocabulary import Vocabulary
 
 TO = ("text", "speech", "voice")
+LONGEST_VOICE = 3600.0  # seconds of a recording of which only the first few are heard
 
 
 class Voice(Protocol):
@@ -44,13 +46,13 @@ class Voice(Protocol):
         """
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
-        """The units with durations of its own."""
+        """The units with durations of its own. key: one, or one for each, also below."""
 
     def speak(self, units: Sequence[UnitSequence], prompts: Sequence[Any], key: jax.Array, watch: Stopwatch) -> list:
         """Samples float32 [N] of each, None for any voice."""
 
-    def stream(self, units: UnitSequence, prompt: Any, key: jax.Array) -> Iterator[np.ndarray]:
-        """Samples as they are made. Raises ValueError where that cannot be."""
+    def check_stream(self) -> None:
+        """Raises ValueError where it has no `stream(units, prompt, key)`, samples of one sequence as they are made."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Answer:
 
 
 class Chain:
-    """Answers requests, many at once; each answer depends on the seed and its place in the batch alone.
+    """Answers requests, many at once; an answer depends on the seed and its own place alone, but for rounding.
 
     Raises ValueError for a voice of other units than the language model's.
     """
@@ -127,51 +129,61 @@ class Chain:
         speed: float = 1.0,
         duration_temperature: float = 0.0,
         sound: bool = True,
+        places: Sequence[int] | None = None,
     ) -> list[Answer]:
         """Answers in the order of the requests.
 
         Args:
+          places: a number for each request, by which it draws; 0, 1, 2 ... by default.
           sampling: fields of `Sampling`; `max_new_tokens` is the language model's limit where it is not given.
           speed, duration_temperature: see `durations.predict`; of units that come from the language model, and of all
             where the speed is not 1.
           sound: False leaves speech as units.
         Raises:
           ValueError: a request that cannot be answered, by its id; what is asked of whom has it not.
-          FloatingPointError: a model whose logits are not finite.
+          FloatingPointError: a model whose logits or samples are not finite.
         """
-        watch, key = Stopwatch(), jax.random.key(seed)
+        watch = Stopwatch()
+        keys_N = keys_of(jax.random.key(seed), len(requests))
+        if places is not None:
+            keys_N = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.asarray(places))
         for request in requests:
             self.check(request)
         with watch("units"):
             heard = self._heard(requests)
-        answers = self._said(requests, heard, sampling, jax.random.fold_in(key, 0), watch)
+        answers = self._said(requests, heard, sampling, _drawn(keys_N, 0), watch)
         spoken = [i for i, answer in enumerate(answers) if answer.units is not None and len(answer.units)]
         if sound and self.voice and spoken:
-            keys = jax.random.split(jax.random.fold_in(key, 1))
-            units = self._timed(requests, answers, spoken, speed, duration_temperature, keys[0], watch)
+            own_N = keys_N[np.array(spoken)]
+            units = self._timed(requests, answers, spoken, speed, duration_temperature, _drawn(own_N, 1), watch)
             with watch("prompts"):
                 prompts = [self.prompt_of(requests[i]) for i in spoken]
-            sounds = self.voice.speak(units, prompts, keys[1], watch)
+            sounds = self.voice.speak(units, prompts, _drawn(own_N, 2), watch)
             for i, each, samples_N in zip(spoken, units, sounds, strict=True):
                 rate = self.voice.sample_rate
-                answers[i] = replace(answers[i], units=each, samples=samples_N, sample_rate=rate)
+                answers[i] = replace(answers[i], units=each, samples=_finite(samples_N), sample_rate=rate)
         return [replace(answer, seconds=watch) for answer in answers]
 
-    def stream(self, request: Request, *, seed: int = 0, speed: float = 1.0, **options: Any) -> Iterator[np.ndarray]:
-        """The sound of one answer as it is made. options: as `answer`.
+    def stream(
+        self, request: Request, *, seed: int = 0, speed: float = 1.0, duration_temperature: float = 0.0, **options: Any
+    ) -> tuple[Answer, Iterator[np.ndarray]]:
+        """(an answer without samples, its sound as it is made). options: as `answer`.
 
-        Raises ValueError as `answer`, for a codec that cannot be streamed, and where nothing was said.
+        Raises ValueError as `answer`, for a voice that cannot stream, and where nothing was said.
         """
         self.check(request)
         if self.voice is None:
             raise ValueError("there is nothing to speak with: name an acoustic stage (--acoustic=WORKDIR)")
-        temperature = options.pop("duration_temperature", 0.0)
+        self.voice.check_stream()
         (answer,) = self.answer([request], seed=seed, sound=False, **options)
         if not len(answer.units or ()):
             raise ValueError("the language model said nothing: ask again with another --seed")
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
-        (units,) = self._timed([request], [answer], [0], speed, temperature, keys[0], Stopwatch())
-        yield from self.voice.stream(units, self.prompt_of(request), keys[1])
+        watch, keys_N = answer.seconds, keys_of(jax.random.key(seed), 1)
+        (units,) = self._timed([request], [answer], [0], speed, duration_temperature, _drawn(keys_N, 1), watch)
+        with watch("prompts"):
+            prompt = self.prompt_of(request)
+        chunks = self.voice.stream(units, prompt, _drawn(keys_N, 2)[0])
+        return replace(answer, units=units, sample_rate=self.voice.sample_rate), map(_finite, chunks)
 
     def say(self, text: str, *, voice: str | Path | None = None, **options: Any) -> Answer:
         """A text spoken, in the voice of a recording or by a speaker of that name. options: as `answer`."""
@@ -194,20 +206,20 @@ class Chain:
     def _one(self, request: Request, options: Mapping[str, Any]) -> Answer:
         return self.answer([request], **options)[0]
 
-    def recording(self, source: str | Path | bytes, where: str = "") -> Clip:
+    def recording(self, source: str | Path | bytes, where: str = "", max_seconds: float = 60.0) -> Clip:
         """The audio of a file, or of its bytes, for a request. where: names it in messages, if not its path.
 
         Raises ValueError for one that is not of use.
         """
         rate = self.voice.sample_rate if self.voice else SAMPLE_RATE
         source, where = (source, where) if isinstance(source, bytes) else (Path(source), where or str(source))
-        return read_audio(source, where=where, sample_rate=rate, min_seconds=0.0)
+        return read_audio(source, where=where, sample_rate=rate, min_seconds=0.0, max_seconds=max_seconds)
 
     def voice_of(self, name: str | Path | None) -> Clip | str | None:
         """What a request takes as its voice: a file's audio, or the speaker of a vocoder."""
         if name is None or self.voice is None or not self.voice.clones:
             return None if name is None else str(name)
-        return self.recording(name)
+        return self.recording(name, max_seconds=LONGEST_VOICE)
 
     def check(self, request: Request) -> None:
         """Raises ValueError, saying what is missing, for a request that cannot be answered."""
@@ -225,6 +237,8 @@ class Chain:
             raise ValueError(f"{where}a voice is for speech, and needs an acoustic stage (--acoustic=WORKDIR)")
         else:
             check_modalities(self.language.vocabulary, text=request.text, to=request.to)
+        if request.text is not None:
+            self._prompt(request, None)
 
     def prompt_of(self, request: Request) -> Any:
         """What the voice takes on for a request: speech that goes on keeps the voice it had, if nothing is asked."""
@@ -250,7 +264,7 @@ class Chain:
             found[i] = each
         return found
 
-    def _said(self, requests, heard, sampling: Mapping[str, Any], key: jax.Array, watch: Stopwatch) -> list[Answer]:
+    def _said(self, requests, heard, sampling: Mapping[str, Any], keys_N: jax.Array, watch: Stopwatch) -> list[Answer]:
         answers = [Answer(id=r.id, units=heard[i]) for i, r in enumerate(requests)]  # of to=voice: what was heard
         groups: dict[tuple[str, str], list[int]] = {}
         for i, request in enumerate(requests):
@@ -258,7 +272,8 @@ class Chain:
                 groups.setdefault(("speech" if request.text is None else "text", request.to), []).append(i)
         for (source, to), members in groups.items():
             with watch("language model"):
-                responses = self._responses(source, to, [(requests[i], heard[i]) for i in members], sampling, key)
+                asked = [(requests[i], heard[i]) for i in members]
+                responses = self._responses(source, to, asked, sampling, keys_N[np.array(members)])
             for i, response in zip(members, responses, strict=True):
                 answers[i] = self._answer(requests[i], response)
         return answers
@@ -267,15 +282,16 @@ class Chain:
         language = self.language
         limit = language.limits.get(to, NEW_TOKENS[source, to])
         settings = Sampling(**{"max_new_tokens": limit, **sampling})
-        prompts = []
-        for request, units in asked:
-            content = {"text": request.text} if units is None else {"units": units.ids}
-            try:
-                prompts.append(prompt_ids(language.vocabulary, language.tokenizer, to=to, **content))
-            except ValueError as error:
-                raise ValueError(f"{request.id}: {error}" if request.id else str(error)) from error
+        prompts = [self._prompt(request, units) for request, units in asked]
         how = dict(to=to, sampling=settings, key=key)
         return complete(language.model, language.vocabulary, language.tokenizer, prompts, **how)
+
+    def _prompt(self, request: Request, units: UnitSequence | None) -> tuple[int, ...]:
+        content = {"text": request.text} if units is None else {"units": units.ids}
+        try:
+            return prompt_ids(self.language.vocabulary, self.language.tokenizer, to=request.to, **content)
+        except ValueError as error:
+            raise ValueError(f"{request.id}: {error}" if request.id else str(error)) from error
 
     def _answer(self, request: Request, response: Response) -> Answer:
         length = len(response.prompt_ids) + len(response.ids)
@@ -290,8 +306,24 @@ class Chain:
         """Units to speak, with durations: those that were heard have them."""
         units = [answers[i].units for i in spoken]
         asked = [n for n, i in enumerate(spoken) if requests[i].to != "voice" or speed != 1.0]
+        if not asked:
+            return units
+        key = key[np.array(asked)]
         with watch("durations"):
             made = self.voice.timed([units[n] for n in asked], speed=speed, temperature=temperature, key=key)
         for n, each in zip(asked, made, strict=True):
             units[n] = each
         return units
+
+
+def _drawn(keys_N: jax.Array, what: int) -> jax.Array:
+    """Keys of the same rows for one of several stages."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys_N, what)
+
+
+def _finite(samples_N: np.ndarray) -> np.ndarray:
+    if not np.isfinite(samples_N).all():
+        raise FloatingPointError(
+            "what speaks gives samples that are not finite: its training diverged, use another run"
+        )
+    return samples_N

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from jaxslm.generation.steps import step, take_apart
 from jaxslm.models.decoder import Decoder, init_cache
+from jaxslm.row_keys import keys_of
 
 PROMPT_MULTIPLE = 32  # prompts are padded to a multiple of this, so that few lengths are ever compiled
 BLOCK = 128  # ids a block of `draw`
@@ -76,8 +77,7 @@ def generate(
     prompt_BxP, prompt_mask_BxP = np.asarray(prompt_BxP, np.int32), np.asarray(prompt_mask_BxP, bool)
     allowed_RxV = np.atleast_2d(np.asarray(allowed_V, bool))
     _check(prompt_BxP, prompt_mask_BxP, allowed_RxV, model.config.vocab_size)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompt_BxP))) if key.ndim == 0 else key
-    assert jnp.issubdtype(keys_B.dtype, jax.dtypes.prng_key) and keys_B.shape == prompt_BxP.shape[:1], keys_B
+    keys_B = keys_of(key, len(prompt_BxP))
     # Left, right and holed padding all become right padding: the same numbers, whichever way the caller padded.
     order_BxP = np.argsort(~prompt_mask_BxP, axis=1, kind="stable")
     lengths_B = prompt_mask_BxP.sum(axis=1).astype(np.int32)

@@ -124,6 +124,8 @@ def open_data(data: Mapping) -> tuple[Codec, Prepared]:
             "--workdir=runs/codec, and name its workdir (or a Hugging Face folder) by --config.data.codec=runs/codec"
         )
     codec, name = open_codec(Path(data["codec"]).expanduser())
+    if data["sample_rate"] < (rate := codec.config.sample_rate):
+        log.warning("data.sample_rate=%d is below the codec's %d: its codes lack the highs", data["sample_rate"], rate)
     if not data["units"]:
         raise ValueError("data.units is empty: this task speaks units, name some as for a language model")
     cache = Path(data["cache"]).expanduser()
@@ -189,8 +191,8 @@ def check_facts(workdir: Path, name: str, saved: Mapping, current: Mapping) -> N
             raise ValueError(f"{workdir / name}: {part} was {saved[part]} and is {current[part]}; use a new --workdir")
 
 
-def load_run(workdir: str | Path, step: int | None = None) -> MaskedVoice:
-    """The voice of a run, of its newest checkpoint or of `step`.
+def load_run(workdir: str | Path, step: int | None = None, unmasking: Mapping[str, Any] = {}) -> MaskedVoice:
+    """The voice of a run, of its newest checkpoint or of `step`. unmasking: see `MaskedVoice`.
 
     Raises ValueError where the folder is no workdir of such a run, CheckpointError without a checkpoint.
     """
@@ -200,7 +202,7 @@ def load_run(workdir: str | Path, step: int | None = None) -> MaskedVoice:
     abstract = jax.eval_shape(functools.partial(build_model, masked, durations), jax.random.key(0))
     model, _ = restore_model(workdir / "checkpoints", abstract, step)
     codec, _ = open_codec(workdir / CODEC)
-    return MaskedVoice(model, facts, UnitInventory.load(workdir / UNITS), codec)
+    return MaskedVoice(model, facts, UnitInventory.load(workdir / UNITS), codec, unmasking)
 
 
 def _n_parameters(model: Any) -> int:

@@ -77,7 +77,7 @@ def write_samples(
     own = [clip.codes[:, first : first + n_levels] for clip in clips]
     told = [clip.units if facts.stage == "coarse" else clip.codes[:, :first] for clip in clips]
     given = [codes_TxL[:n] for codes_TxL, n in zip(own, n_prompt, strict=True)]
-    made = make_codes(stage, told, given, n_frames=[len(clip.codes) for clip in clips], seed=step)
+    made = make_codes(stage, told, given, n_frames=[len(clip.codes) for clip in clips], key=jax.random.key(step))
     likeliest = [likeliest_codes(stage, *pair) for pair in zip(told, own, strict=True)]
     lines = [f"{facts.stage} codes like the clip's own: drawn behind a prompt, likeliest after its own; by level"]
     for i, clip in enumerate(clips):

@@ -1,7 +1,10 @@
 """Trained runs, opened to be used."""
 
 import functools
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -13,25 +16,64 @@ from jaxslm.tasks.base import UNITS, load_run_tokenizer
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.tasks.voices import open_voice
-from jaxslm.training.checkpoint import restore_model
+from jaxslm.training.checkpoint import CheckpointError, restore_model
 from jaxslm.units.inventory import UnitInventory
+
+log = logging.getLogger(__name__)
 
 WORKDIR, ACOUSTIC = Path("runs/spiritlm"), Path("runs/soundstorm")  # where none is named
 
 
-def find_acoustic(workdir: Path | None, acoustic: str | Path | None) -> str | Path | None:
-    """What speaks where none is named: the run at `ACOUSTIC`, else the voice that the language model's run keeps."""
-    inside = None if workdir is None else workdir / VOICE
-    return acoustic or next((path for path in (ACOUSTIC, inside) if path and path.is_dir()), None)
-
-
-def open_chain(workdir: str | Path = "", acoustic: str | Path = "", step: int | None = None) -> Chain:
+def open_chain(
+    workdir: str | Path = "",
+    acoustic: str | Path = "",
+    step: int | None = None,
+    unmasking: Mapping[str, Any] = {},
+) -> Chain:
     """See `jaxslm.generation.load`."""
     language = open_language(Path(workdir), step) if workdir else None
-    voice = open_voice(acoustic) if acoustic else None
+    voice = open_voice(acoustic, unmasking) if acoustic else None
     if language is None and voice is None:
         raise ValueError("name a run: a language model by --workdir, an acoustic stage by --acoustic, or both")
     return Chain(language, voice)
+
+
+def open_named(
+    workdir: Path | None,
+    acoustic: str | None,
+    step: int | None = None,
+    *,
+    language: bool,
+    sound: bool = True,
+    unmasking: Mapping[str, Any] = {},
+) -> Chain:
+    """What a command opens: runs that are named, and for others the README's, as far as they are there and fit.
+
+    language: whether one is needed; sound: whether speech is to be heard. Without a name, what speaks is `ACOUSTIC`,
+    else the voice that the language model's run keeps.
+    Raises ValueError as `load`, and where a language model is needed and there is none.
+    """
+    place = workdir or (WORKDIR if WORKDIR.is_dir() else None)
+    if language and place is None:
+        raise ValueError(f"there is no {WORKDIR}: name the run of a language model by --workdir=WORKDIR")
+    if acoustic:
+        try:
+            return open_chain(place or "", acoustic, step, unmasking)
+        except ValueError as error:
+            if workdir or language or place is None:
+                raise
+            log.warning("%s is left out: %s", place, error)
+            return open_chain("", acoustic, step, unmasking)
+    opened = open_language(place, step) if place else None
+    for path in (ACOUSTIC, place and place / VOICE) if sound else ():
+        if path and path.is_dir():
+            try:
+                return Chain(opened, open_voice(path, unmasking if path == ACOUSTIC else {}))
+            except (ValueError, CheckpointError) as error:
+                log.warning("%s is left out: %s", path, error)
+    if opened is None:
+        raise ValueError(f"there is no {WORKDIR} and no {ACOUSTIC}: name runs by --workdir and --acoustic")
+    return Chain(opened, None)
 
 
 def open_language(workdir: Path, step: int | None = None) -> Language:

@@ -40,7 +40,9 @@ def test_what_was_learnt_is_reproduced_over_several_windows():
 @pytest.mark.slow
 def test_a_voice_that_chance_chose_stays():
     whole, _ = clips([24] * 8)
-    made = coarse_to_fine(toy.trained("coarse"), toy.trained("fine"), [clip.units for clip in whole], seed=3)
+    made = coarse_to_fine(
+        toy.trained("coarse"), toy.trained("fine"), [clip.units for clip in whole], key=jax.random.key(3)
+    )
     chosen = []
     for codes_TxQ, clip in zip(made, whole, strict=True):
         shares = [(codes_TxQ == toy.codes_of(clip.units, voice)).mean() for voice in range(toy.VOICES)]

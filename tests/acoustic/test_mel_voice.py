@@ -51,7 +51,7 @@ def test_it_takes_on_no_voice_streams_nothing_and_knows_its_units(voice):
     with pytest.raises(ValueError, match="the voice: this run has one voice.*soundstorm"):
         voice.prompt("anna", "the voice")
     with pytest.raises(ValueError, match="--acoustic"):
-        voice.stream(UnitSequence([1], [3], 50.0), None, jax.random.key(0))
+        voice.check_stream()
     voice.check_units("a" * 64)
     with pytest.raises(ValueError, match=r"tones \(aaaaaaaaaaaa\), these are of bbbbbbbbbbbb"):
         voice.check_units("b" * 64)

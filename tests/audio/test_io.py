@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.audio.io import SAMPLE_RATE, AudioError, Clip, decode_flac, encode_flac, read_audio
+from jaxslm.audio.io import SAMPLE_RATE, AudioError, Clip, WavStream, decode_flac, encode_flac, encode_wav, read_audio
 
 
 def tone(seconds=1.0, rate=SAMPLE_RATE, hertz=440.0, peak=0.5):
@@ -164,3 +164,17 @@ def test_a_wav_from_a_pipe_promises_too_much_and_is_read():
 def test_silence_passes_where_it_is_asked_for():
     clip = read_audio((np.zeros(100, np.float32), SAMPLE_RATE), where="here", min_seconds=0, silence=True)
     np.testing.assert_array_equal(clip.samples, np.zeros(100))
+
+
+def test_a_growing_wav_can_be_read_before_and_after_it_is_closed(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [rng.uniform(-1.2, 1.2, n).astype(np.float32) for n in (100, 7)]
+    path = tmp_path / "new" / "a.wav"
+    with WavStream(path, 16_000) as file:
+        file.write(parts[0])
+        assert len(soundfile.read(path)[0]) == 100
+        file.write(parts[1])
+    samples_N, rate = soundfile.read(path, dtype="int16")
+    wanted = soundfile.read(io.BytesIO(encode_wav(np.concatenate(parts), 16_000)), dtype="int16")[0]
+    assert rate == 16_000 and file.n_samples == 107
+    np.testing.assert_array_equal(samples_N, wanted)

@@ -48,6 +48,9 @@ class Tones:
         with watch("waveform"):
             return [np.repeat(u.expand() / 20, 320).astype(np.float32) for u in units]
 
+    def check_stream(self):
+        pass
+
     def stream(self, units, prompt, key):
         yield from np.array_split(self.speak([units], [prompt], key, Stopwatch())[0], 4)
 
@@ -92,6 +95,8 @@ def test_each_mode_goes_through_its_stages(chain, inventory):
     assert convert.units == inventory.encode(noise(2).samples)  # with the durations that were heard
     assert (say.units.durations == 2 + say.units.ids).all()  # those of the voice
     assert {"units", "language model", "durations", "prompts", "waveform"} <= set(say.seconds)
+    (alone,) = chain.answer([requests[2]], seed=3, places=[2])
+    assert str(alone) == str(on)  # whatever stands beside it
     again = chain.answer(requests, seed=3)
     assert all(str(a) == str(b) for a, b in zip((say, write, on, text, convert), again, strict=True))
     assert str(chain.answer(requests[:1], seed=4)[0]) != str(say)
@@ -107,8 +112,9 @@ def test_sound_can_be_left_out_and_comes_in_chunks(chain):
     (silent,) = chain.answer([request], sound=False)
     assert silent.samples is None and len(silent.units)
     (whole,) = chain.answer([request])
-    chunks = list(chain.stream(request))
-    assert len(chunks) == 4
+    answer, chunks = chain.stream(request)
+    chunks = list(chunks)
+    assert len(chunks) == 4 and str(answer) == str(whole)
     np.testing.assert_array_equal(np.concatenate(chunks), whole.samples)
 
 
@@ -146,6 +152,17 @@ def test_a_voice_of_other_units_is_refused(language, inventory):
         Chain(language, Tones(other))
 
 
+def test_samples_that_are_not_finite_are_refused(chain, monkeypatch):
+    monkeypatch.setattr(chain.voice, "speak", lambda *_: [np.array([0.0, np.nan], np.float32)])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        chain.answer([Request("speech", text="a cat")])
+
+
+def test_a_voice_without_durations_speaks_what_was_heard(chain, monkeypatch):
+    monkeypatch.setattr(chain.voice, "timed", lambda *_, **__: pytest.fail("nothing is to be timed"))
+    assert chain.answer([Request("voice", audio=noise(2), voice=noise())])[0].samples is not None
+
+
 def test_an_answer_that_is_cut_says_so(chain):
     short = chain.answer([Request("speech", text="a cat" * n) for n in range(1, 9)], sampling=dict(max_new_tokens=1))
     assert not all(answer.stopped for answer in short)
@@ -174,7 +191,7 @@ def test_a_batch_answers_what_it_can_and_names_the_rest(chain, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise().samples, RATE)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     lines = [
-        json.dumps(dict(id="one", text="a cat")),
+        json.dumps(dict(id="one", text="a cat\u2028"), ensure_ascii=False),
         json.dumps(dict(audio="a.wav")),
         json.dumps(dict(audio="broken.wav")),
         json.dumps(dict(text="")),
@@ -182,10 +199,11 @@ def test_a_batch_answers_what_it_can_and_names_the_rest(chain, tmp_path):
         json.dumps(dict(id="one", text="again")),
         json.dumps(dict(id="../out", text="a cat")),
         json.dumps(dict(text=3)),
+        "",
         "not json",
         json.dumps(dict(audio="a.wav", to="voice", voice="a.wav", id="last")),
     ]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
     assert answer_file(tmp_path / "in.jsonl", tmp_path / "out", chain, {}, seed=1) == (3, 7)
     rows = [json.loads(line) for line in (tmp_path / "out" / ANSWERS).read_text().splitlines()]
     assert [("error" in row) for row in rows] == [False, False, *[True] * 7, False]
@@ -193,6 +211,7 @@ def test_a_batch_answers_what_it_can_and_names_the_rest(chain, tmp_path):
     for row, said in zip(rows[2:9], causes, strict=True):
         assert said in row["error"], row
     assert {p.name for p in (tmp_path / "out").iterdir()} == {ANSWERS, "one.wav", "last.wav"}
+    assert rows[8]["id"] == "00010"  # lines are counted as an editor counts them
     assert rows[0]["wav"] == "one.wav" and "[Hu" in rows[0]["units"] and rows[1]["text"] is not None
     with pytest.raises(ValueError, match="there already"):
         answer_file(tmp_path / "in.jsonl", tmp_path / "out", chain, {})
