@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.tasks import opening
 from jaxslm.tasks.export import load_vocabulary
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.training.checkpoint import Checkpoints, restore_model
@@ -138,3 +139,18 @@ def test_a_workdir_with_a_part_missing_is_named(workdir, monkeypatch, capsys, tm
             (tmp_path / path.name).symlink_to(path)
     assert run(monkeypatch, f"--workdir={tmp_path}", f"--audio={workdir / 'noise.wav'}", "--to=text") == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_what_is_not_named_is_opened_only_where_it_fits(workdir, monkeypatch, capsys, tmp_path):
+    broken = tmp_path / "soundstorm"
+    broken.mkdir()
+    monkeypatch.setattr(opening, "ACOUSTIC", broken)
+    few = ("--text=a cat", "--max_new_tokens=4")
+    assert run(monkeypatch, f"--workdir={workdir}", *few, "--to=text") == 0  # nothing is to be heard
+    assert "left out" not in capsys.readouterr().err
+    assert run(monkeypatch, f"--workdir={workdir}", *few, f"--out={tmp_path / 'a.wav'}") == 2
+    said = capsys.readouterr().err
+    assert f"{broken} is left out: {broken} is no run that speaks" in said and "nothing to speak with" in said
+    monkeypatch.setattr(opening, "WORKDIR", tmp_path / "none")
+    assert run(monkeypatch, *few, "--to=text") == 2
+    assert "name the run of a language model by --workdir" in capsys.readouterr().err
