@@ -58,7 +58,11 @@ def test_every_code_is_of_its_level_whatever_the_model_says():
     assert [codes.shape for codes in made] == [(18, 3), (2, 3)]
     assert all(0 <= codes.min() and codes.max() < toy.K for codes in made)
     other = coarse_to_fine(
-        toy.untrained("coarse"), toy.untrained("fine"), [c.units for c in whole], [prompts[0], None], seed=1
+        toy.untrained("coarse"),
+        toy.untrained("fine"),
+        [c.units for c in whole],
+        [prompts[0], None],
+        key=jax.random.key(1),
     )
     assert not np.array_equal(made[0], other[0])
 
