@@ -178,7 +178,7 @@ class MelVoice:
             log_TxM = np.asarray(_mel(mel, padded[None])[0, LAYERS * KERNEL :][:n_frames])
         with watch("waveform"):
             amplitudes = np.maximum(np.linalg.pinv(_filters()) @ np.exp(log_TxM.T), 0)
-            made = librosa.griffinlim(amplitudes, n_iter=_ITERATIONS, hop_length=HOP, n_fft=FFT, random_state=0)
+            made = librosa.griffinlim(amplitudes, n_iter=_ITERATIONS, hop_length=HOP, n_fft=FFT, init=None)
             made = np.pad(made, (0, n_frames * HOP - len(made)))  # its last frame is centred on its end
         return (made * min(1.0, PEAK / max(np.abs(made).max(), 1e-9))).astype(np.float32)
 
