@@ -17,7 +17,7 @@ import numpy as np
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import Clip, read_audio, write_wav
 from jaxslm.generation.sampler import Sampling
-from jaxslm.generation.speech_text import NEW_TOKENS, Response, check_modalities, complete, prompt_ids
+from jaxslm.generation.speech_text import NEW_TOKENS, Response, check_characters, check_modalities, complete, prompt_ids
 from jaxslm.models.decoder import Decoder
 from jaxslm.row_keys import keys_of
 from jaxslm.stopwatch import Stopwatch
@@ -288,8 +288,12 @@ class Chain:
 
     def _prompt(self, request: Request, units: UnitSequence | None) -> tuple[int, ...]:
         content = {"text": request.text} if units is None else {"units": units.ids}
+        vocabulary, tokenizer = self.language.vocabulary, self.language.tokenizer
         try:
-            return prompt_ids(self.language.vocabulary, self.language.tokenizer, to=request.to, **content)
+            ids = prompt_ids(vocabulary, tokenizer, to=request.to, **content)
+            if units is None:
+                check_characters(vocabulary, tokenizer, request.text)
+            return ids
         except ValueError as error:
             raise ValueError(f"{request.id}: {error}" if request.id else str(error)) from error
 

@@ -70,7 +70,6 @@ def prompt_ids(
     if text is not None:
         if not any(character.isalnum() for character in text):
             raise ValueError(f"the text {text!r} has no words: give at least one letter or digit")
-        check_characters(vocabulary, tokenizer, text)
         task = ["[TTS]"] if to == "speech" else []
         content = [vocabulary.id("[Text]"), *tokenizer.encode(text)]
     else:
