@@ -91,7 +91,10 @@ class ParallelStage:
         return made
 
     def stream(self, units_T: np.ndarray, prompt: Prompt, key: jax.Array, chunk: int) -> Iterator[np.ndarray]:
-        """The codes of one clip as they are made, at most `chunk` frames at a time. Raises as `__call__`."""
+        """The codes of one clip as they are made, `chunk` frames at a time and at its end all that is left.
+
+        key: the clip's own. Raises as `__call__`.
+        """
         self._check(units_T, prompt)
         made, step = np.zeros((0, self.model.config.n_levels), np.int32), 0
         while len(made) < len(units_T):

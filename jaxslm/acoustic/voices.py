@@ -80,17 +80,17 @@ class MaskedVoice:
         clip: Clip | str,
         where: str = "the prompt",
         *,
-        seconds: float = PROMPT_SECONDS,
+        seconds: float | None = None,
         from_end: bool = False,
     ) -> Prompt:
-        """The voice of the first `seconds` of a recording, or of the last.
+        """The voice of the first `seconds` of a recording, or of the last; by default 3, or what the window allows.
 
         Raises ValueError for one shorter than a frame, and for more seconds than half of the stage's window.
         """
         if isinstance(clip, str):
             raise ValueError(f"{where} is the name '{clip}': this acoustic stage takes on the voice of a recording")
         most = self.stage.longest_prompt / self.frame_rate
-        seconds = min(seconds, most) if seconds == PROMPT_SECONDS else seconds
+        seconds = min(PROMPT_SECONDS, most) if seconds is None else seconds
         if not 0 < seconds <= most:
             raise ValueError(f"a prompt of {seconds:g} s: this stage takes more than 0 and at most {most:.2f} s")
         least = max(1 / self.frame_rate, _LEAST_SECONDS)

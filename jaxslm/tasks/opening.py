@@ -59,7 +59,7 @@ def open_named(
     if acoustic:
         try:
             return open_chain(place or "", acoustic, step, unmasking)
-        except ValueError as error:
+        except (ValueError, CheckpointError) as error:
             if workdir or language or place is None:
                 raise
             log.warning("%s is left out: %s", place, error)
@@ -68,7 +68,7 @@ def open_named(
     for path in (ACOUSTIC, place and place / VOICE) if sound else ():
         if path and path.is_dir():
             try:
-                return Chain(opened, open_voice(path, unmasking if path == ACOUSTIC else {}))
+                return Chain(opened, open_voice(path, unmasking))
             except (ValueError, CheckpointError) as error:
                 log.warning("%s is left out: %s", path, error)
     if opened is None:

@@ -4,7 +4,6 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,13 +31,6 @@ QUESTIONS = (
     ("speech continued", "speech", "speech"),
     ("text continued", "text", "text"),
 )
-
-
-class Sound(NamedTuple):
-    """samples: [N] at `rate` Hz."""
-
-    samples: np.ndarray
-    rate: int
 
 
 def pick_heldout(records: Records, vocabulary: Vocabulary, most: int) -> list[Utterance]:
@@ -96,16 +88,21 @@ def write_samples(
     heard: list[str] = []
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        sounds = _spoken(voice, utterances, answers, vocabulary.unit_inventory_sha256, step) if voice else {}
+        sounds = _speak(voice, folder, utterances, answers, vocabulary.unit_inventory_sha256, step) if voice else {}
         _write_page(folder, step, utterances, answers, sounds)
-        heard = [f"to hear: {_write_sound(folder, i, name, s)}" for (i, name), s in sounds.items()]
+        heard = [f"to hear: {path}" for path in sounds.values()]
     return "\n".join([_as_text(utterances, answers), *heard])
 
 
-def _spoken(
-    voice: Voice, utterances: Sequence[Utterance], answers: Mapping[str, Sequence[Response]], sha256: str, step: int
-) -> dict[tuple[int, str], Sound]:
-    """By utterance and question: what is answered in units, and as "units" those of the utterance itself."""
+def _speak(
+    voice: Voice,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    answers: Mapping[str, Sequence[Response]],
+    sha256: str,
+    step: int,
+) -> dict[tuple[int, str], Path]:
+    """WAV files by utterance and question: of what is answered in units, and as "units" of the utterance's own."""
     named = {(i, "units"): utterance.units[sha256] for i, utterance in enumerate(utterances)}
     rate = named[0, "units"].frame_rate
     said = {
@@ -114,21 +111,14 @@ def _spoken(
         for i, response in enumerate(responses)
         if response.units
     }
-    key = jax.random.key(step)
+    key, files = jax.random.key(step), {}
     timed = voice.timed(list(said.values()), speed=1.0, temperature=0.0, key=key)
     named |= dict(zip(said, timed, strict=True))
     sounds = voice.speak(list(named.values()), [None] * len(named), key)
-    return {at: Sound(samples_N, voice.sample_rate) for at, samples_N in zip(named, sounds, strict=True)}
-
-
-def _write_sound(folder: Path, i: int, name: str, sound: Sound) -> Path:
-    path = folder / _sound_file(i, name)
-    write_wav(path, sound.samples, sound.rate)
-    return path
-
-
-def _sound_file(i: int, name: str) -> str:
-    return f"{i}-{name.split(' (')[0].replace(' ', '-')}.wav"
+    for (i, name), samples_N in zip(named, sounds, strict=True):
+        files[i, name] = folder / f"{i}-{name.split(' (')[0].replace(' ', '-')}.wav"
+        write_wav(files[i, name], samples_N, voice.sample_rate)
+    return files
 
 
 def _prompt(utterance: Utterance, source: str, to: str, vocabulary: Vocabulary, tokenizer) -> tuple[int, ...]:
@@ -156,7 +146,7 @@ def _write_page(
     step: int,
     utterances: Sequence[Utterance],
     answers: Mapping[str, Sequence[Response]],
-    sounds: Mapping[tuple[int, str], Sound],
+    sounds: Mapping[tuple[int, str], Path],
 ) -> None:
     sections, table = [], []
     for i, utterance in enumerate(utterances):
@@ -171,7 +161,7 @@ def _write_page(
             rows[name] = html.escape(response.text) if response.text is not None else unit_strip(response.units)
         for name in rows:
             if (i, name) in sounds:
-                rows[name] += f'<audio controls src="{_sound_file(i, name)}"></audio>'
+                rows[name] += f'<audio controls src="{sounds[i, name].name}"></audio>'
         table.append({"id": utterance.id, "text": utterance.text} | {name: str(r[i]) for name, r in answers.items()})
         body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
         sections.append(f"<h2>{html.escape(utterance.id)} <small>{utterance.split}</small></h2><table>{body}</table>")

@@ -1,5 +1,7 @@
 """Crops of codes: they go on from one utterance of a speaker to the next, units and durations with them."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,8 @@ def test_a_row_is_a_function_of_seed_and_number_and_every_frame_is_as_likely(rec
     first, again = crops(stored, n_frames=1), crops(stored, n_frames=1)
     assert all(np.array_equal(a, b) for a, b in zip(first[7].values(), again[7].values(), strict=True))
     assert any(not np.array_equal(first[7][k], crops(stored, n_frames=1, seed=1)[7][k]) for k in ("codes", "draw"))
+    copy = pickle.loads(pickle.dumps(first))  # as loaders in processes get it
+    assert all(np.array_equal(a, b) for a, b in zip(first[7].values(), copy[7].values(), strict=True))
     drawn = np.array([first[row]["codes"][0, 0] for row in range(4000)])
     lengths = np.array([len(u.codes[CODEC]) for u in utterances[:8]])
     np.testing.assert_allclose(np.bincount(drawn, minlength=8) / 4000, lengths / lengths.sum(), atol=0.03)

@@ -23,10 +23,12 @@ from jaxslm.sharding import make_partitioner
 from jaxslm.tasks import unit_vocoder as task
 from jaxslm.tasks.adversarial import adversarial_training
 from jaxslm.tasks.vocoder_files import VOCODER_FILE, import_vocoder, load_vocoder, open_vocoder
+from jaxslm.tasks.voices import open_voice
 from jaxslm.training import loop
 from jaxslm.training.metrics import read_rows
 from jaxslm.training.state import make_init
 from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.units import UnitSequence
 from tests.acoustic import vocoders
 from tests.acoustic.test_vocoder import write
 from tests.data import tones
@@ -225,6 +227,21 @@ def test_training_begins_with_a_published_vocoder(tmp_path):
         generator = vocoders.GENERATOR | dict(block_kernels=(5, 7))
         wider = jax.eval_shape(lambda: vocoders.make(**same, n_speakers=7, generator=generator))
         import_vocoder({"vocoder": wider, "discriminators": None, "average": None}, folder)
+
+
+def test_a_published_vocoder_is_a_voice_if_units_are_all_it_needs(tmp_path):
+    voice = open_voice(write(tmp_path / "plain", vocoders.reference(), vocoders.settings()))
+    units = UnitSequence([1, 5, 2], [2, 3, 1], voice.runner.model.config.frame_rate)
+    (made,) = voice.speak([units], [None], jax.random.key(0))
+    theirs, _ = open_vocoder(tmp_path / "plain")
+    np.testing.assert_allclose(made, vocoders.sound(theirs, units.expand()[None])[0], atol=1e-5)
+    with pytest.raises(ValueError, match="looks ahead and does not stream"):
+        voice.check_stream()
+    with pytest.raises(ValueError, match="'anna' is no speaker of this vocoder"):
+        voice.prompt("anna", "the voice")
+    conditioned = vocoders.reference(**vocoders.CONDITIONED), vocoders.settings(**vocoders.CONDITIONED)
+    with pytest.raises(ValueError, match="needs pitch and style_code, which no units have"):
+        open_voice(write(tmp_path / "more", *conditioned))
 
 
 @pytest.mark.parametrize("size", ["", ":tiny"])
