@@ -30,6 +30,8 @@ class VocosConfig:
     front: residual units and attention over all frames before the blocks (WavTokenizer).
     groups: of the features that the group norms of `front` treat alike.
     n_conditions: sets of scales and shifts in the norms, chosen by `condition_B`; with 1 they are layer norms.
+    phase: whether an encoder is shown phases. Without them all that sounds alike has the same codes, which a language
+      model can then predict (Langman et al. 2024, arXiv 2406.05298), and the decoder makes phases of its own.
     """
 
     hop: int = 320
@@ -41,6 +43,7 @@ class VocosConfig:
     groups: int = 32
     n_conditions: int = 4
     norm_eps: float = 1e-6
+    phase: bool = True
 
     def __post_init__(self):
         for name, least in (("hop", 1), ("overlap", 2), ("width", 1), ("hidden", 1), ("n_layers", 1), ("groups", 1)):
@@ -97,28 +100,31 @@ class _Trunk(nnx.Module):
 
 class VocosEncoder(_Trunk):
     """The decoder's way back: the spectrum of each frame through the same blocks, as real and imaginary parts with
-    magnitudes to the power of .3, and as logarithms of the magnitudes, which a network is slow to find in the parts.
-    All is computed at the rate of the frames.
+    magnitudes to the power of .3, unless phases are hidden, and as logarithms of the magnitudes, which a network is slow
+    to find in the parts. All is computed at the rate of the frames.
 
     Ours; SpectroStream (Li et al. 2025) encodes such spectra by convolutions over time and frequency.
     """
 
     def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
-        super().__init__(config, 3 * (config.hop * config.overlap // 2 + 1), dim, key)
+        n_parts = 3 if config.phase else 1
+        super().__init__(config, n_parts * (config.hop * config.overlap // 2 + 1), dim, key)
 
     def __call__(self, samples_BxNx1: jax.Array, lengths_B: jax.Array | None = None) -> jax.Array:
         x, frames_B = self.spectra(samples_BxNx1[..., 0], lengths_B)
         return self._run(x.astype(samples_BxNx1.dtype), frames_B, None)
 
     def spectra(self, samples_BxN: jax.Array, lengths_B: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """(float32 [B, T, 3 Q], real parts, imaginary parts and logarithms; frames of each row)."""
+        """(float32 [B, T, 3 Q], real parts, imaginary parts and logarithms, or the last alone; frames of each row)."""
         hop = self.config.hop
         n_fft = hop * self.config.overlap
         framed, frames_B = framed_samples(samples_BxN, n_fft, hop, "same", lengths_B)
         spectrum = stft(framed, n_fft, hop)
         squares = jnp.maximum(jnp.square(spectrum.real) + jnp.square(spectrum.imag), FAINTEST**2)
-        factors = squares**-0.35
         logs = 0.25 * jnp.log(squares) + 0.5  # about 0 and 1 in the mean and the spread, for speech
+        if not self.config.phase:
+            return logs, frames_B
+        factors = squares**-0.35
         return jnp.concatenate([spectrum.real * factors, spectrum.imag * factors, logs], axis=-1), frames_B
 
     def length(self, lengths):
