@@ -21,14 +21,14 @@ from jaxslm.codec.dac import DACConfig, DACDecoderConfig, dac_decoder, dac_encod
 from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.quantizers import make_quantizer
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
-from jaxslm.codec.vocos import VocosConfig, vocos_decoder, vocos_encoder
+from jaxslm.codec.vocos import VocosConfig, VocosEncoderConfig, vocos_decoder, vocos_encoder
 from jaxslm.configure import closest
 from jaxslm.masking import mask_time
 
 ENCODERS: Mapping[str, tuple[type, Callable]] = {
     "seanet": (SEANetConfig, seanet_encoder),
     "dac": (DACConfig, dac_encoder),
-    "vocos": (VocosConfig, vocos_encoder),
+    "vocos": (VocosEncoderConfig, vocos_encoder),
 }
 DECODERS: Mapping[str, tuple[type, Callable]] = {
     "seanet": (SEANetConfig, seanet_decoder),

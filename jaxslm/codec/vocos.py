@@ -30,8 +30,6 @@ class VocosConfig:
     front: residual units and attention over all frames before the blocks (WavTokenizer).
     groups: of the features that the group norms of `front` treat alike.
     n_conditions: sets of scales and shifts in the norms, chosen by `condition_B`; with 1 they are layer norms.
-    phase: whether an encoder is shown phases. Without them all that sounds alike has the same codes, which a language
-      model can then predict (Langman et al. 2024, arXiv 2406.05298), and the decoder makes phases of its own.
     """
 
     hop: int = 320
@@ -43,7 +41,6 @@ class VocosConfig:
     groups: int = 32
     n_conditions: int = 4
     norm_eps: float = 1e-6
-    phase: bool = True
 
     def __post_init__(self):
         for name, least in (("hop", 1), ("overlap", 2), ("width", 1), ("hidden", 1), ("n_layers", 1), ("groups", 1)):
@@ -57,12 +54,21 @@ class VocosConfig:
             raise ValueError(f"hop={self.hop} cannot be centred in a transform; make it even")
 
 
+@dataclass(frozen=True)
+class VocosEncoderConfig(VocosConfig):
+    """phase: whether phases are shown. Without them all that sounds alike has the same codes, which a language model
+    can then predict (Langman et al. 2024, arXiv 2406.05298), and the decoder makes phases of its own.
+    """
+
+    phase: bool = True
+
+
 def vocos_decoder(config: VocosConfig, dim: int, key: jax.Array) -> "Vocos":
     """[B, T, dim] to [B, T * hop, 1] samples."""
     return Vocos(config, dim, key)
 
 
-def vocos_encoder(config: VocosConfig, dim: int, key: jax.Array) -> "VocosEncoder":
+def vocos_encoder(config: VocosEncoderConfig, dim: int, key: jax.Array) -> "VocosEncoder":
     """[B, N, 1] samples to [B, ceil(N / hop), dim]."""
     return VocosEncoder(config, dim, key)
 
@@ -106,7 +112,7 @@ class VocosEncoder(_Trunk):
     Ours; SpectroStream (Li et al. 2025) encodes such spectra by convolutions over time and frequency.
     """
 
-    def __init__(self, config: VocosConfig, dim: int, key: jax.Array):
+    def __init__(self, config: VocosEncoderConfig, dim: int, key: jax.Array):
         n_parts = 3 if config.phase else 1
         super().__init__(config, n_parts * (config.hop * config.overlap // 2 + 1), dim, key)
 
