@@ -1,9 +1,10 @@
 """Measures what was made: python launch/evaluate.py --suite=units --records=FOLDER --out=DIR
 
-| suite | measures                                                                                       |
-|-------|------------------------------------------------------------------------------------------------|
-| units | phone purity, PNMI, usage, bitrate, edit distance under noise, speed and pitch, ABX of units   |
-| codec | SI-SDR, mel and STFT distance, PESQ, STOI, ViSQOL by levels, bitrates, usage of codes, speed   |
+| suite       | measures                                                                                       |
+|-------------|------------------------------------------------------------------------------------------------|
+| units       | phone purity, PNMI, usage, bitrate, edit distance under noise, speed and pitch, ABX of units   |
+| codec       | SI-SDR, mel and STFT distance, PESQ, STOI, ViSQOL by levels, bitrates, usage of codes, speed   |
+| resynthesis | the same distances, likeness of voices and speed of acoustic stages and vocoders, from units   |
 
 The numbers are printed and written to DIR. `--suite=NAME --help` lists the options of a suite.
 """
@@ -22,10 +23,13 @@ from jaxslm.data.report import Report
 from jaxslm.evaluation.codec import evaluate_codec, read_recordings
 from jaxslm.evaluation.codec import summary as codec_summary
 from jaxslm.evaluation.codec_metrics import METRICS, choose_metrics
+from jaxslm.evaluation.resynthesis import evaluate_resynthesis, read_spoken
+from jaxslm.evaluation.resynthesis import summary as resynthesis_summary
 from jaxslm.evaluation.units import evaluate_units, summary
 from jaxslm.tasks.base import UNITS
 from jaxslm.tasks.codec import CODEC_FILE
 from jaxslm.tasks.codec_files import open_codec
+from jaxslm.tasks.voices import open_voice
 from jaxslm.units.inventory import UnitInventory
 
 
@@ -86,6 +90,37 @@ def codec(parser: argparse.ArgumentParser) -> str:
     return f"{codec_summary(result)}{left_out}\nto listen: {flags.out / 'index.html'}"
 
 
+def resynthesis(parser: argparse.ArgumentParser) -> str:
+    parser.add_argument(
+        "--acoustic",
+        action="append",
+        required=True,
+        metavar="NAME=WORKDIR",
+        help="what speaks, for two stages NAME=COARSE,FINE; can be given many times",
+    )
+    parser.add_argument("--records", type=Path, help="folder of prepared records; default: those of the first run")
+    parser.add_argument("--split", default="heldout", choices=("train", "heldout"), help="default: heldout")
+    parser.add_argument("--prefix", default="", help="that ids begin with, such as a source's name")
+    parser.add_argument("--clips", type=int, default=0, help="the first so many; default: all")
+    parser.add_argument(
+        "--voice", help="recording that all are to sound like, or a vocoder's speaker; default: their own"
+    )
+    parser.add_argument("--metrics", default="", help=f"of {','.join(METRICS)}; default: those installed")
+    parser.add_argument("--shown", type=int, default=8, help="clips on the page; default: 8")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder for resynthesis.json, sound, lists, index.html")
+    flags = parser.parse_args()
+    runs = dict(name.split("=", 1) if "=" in name else (Path(name).name, name) for name in flags.acoustic)
+    metrics = [name for name in flags.metrics.split(",") if name]
+    choose_metrics(metrics)
+    voices = {name: open_voice(run) for name, run in runs.items()}
+    records = flags.records or records_of_run(Path(next(iter(runs.values())).split(",")[0]))
+    clips = read_spoken(records, split=flags.split, prefix=flags.prefix, most=flags.clips)
+    options = dict(voice=flags.voice, metrics=metrics, shown=flags.shown, seed=flags.seed)
+    result = evaluate_resynthesis(voices, clips, flags.out, **options)
+    return f"{resynthesis_summary(result)}\nto listen: {flags.out / 'index.html'}"
+
+
 def records_of_run(workdir: Path) -> Path:
     data_config = read_config(workdir).data
     folder = prepared_folder(data_config, Path(data_config.cache).expanduser())
@@ -108,7 +143,7 @@ def inventory_folder(records: Path) -> Path:
     return found[0]
 
 
-SUITES = {"units": units, "codec": codec}
+SUITES = {"units": units, "codec": codec, "resynthesis": resynthesis}
 
 
 def main() -> None:

@@ -105,9 +105,9 @@ class _Trunk(nnx.Module):
 
 
 class VocosEncoder(_Trunk):
-    """The decoder's way back: the spectrum of each frame through the same blocks, as real and imaginary parts with
-    magnitudes to the power of .3, unless phases are hidden, and as logarithms of the magnitudes, which a network is slow
-    to find in the parts. All is computed at the rate of the frames.
+    """The decoder's way back: the spectrum of each frame through the same blocks, as logarithms of the magnitudes and,
+    unless phases are hidden, as real and imaginary parts with magnitudes to the power of .3, in which alone a network
+    is slow to find the magnitudes. All is computed at the rate of the frames.
 
     Ours; SpectroStream (Li et al. 2025) encodes such spectra by convolutions over time and frequency.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxslm.audio.spectra import inverse_stft
-from jaxslm.codec.vocos import Vocos, VocosConfig, vocos_decoder, vocos_encoder
+from jaxslm.codec.vocos import Vocos, VocosConfig, VocosEncoderConfig, vocos_decoder, vocos_encoder
 from tests.codec.dilations import dilates_inputs
 
 torch = pytest.importorskip("torch")
@@ -155,7 +155,7 @@ def test_decoder_computes_in_the_dtype_of_its_input():
 
 
 def test_the_encoder_sees_the_spectrum_of_each_frame_and_no_padding():
-    config = VocosConfig(**SMALL)
+    config = VocosEncoderConfig(**SMALL)
     encoder = jax.jit(lambda key: vocos_encoder(config, DIM, key))(jax.random.key(0))
     n_fft, samples = config.hop * config.overlap, noise(2, 53, 1)
     seen, _ = encoder.spectra(samples[..., 0], None)
@@ -173,3 +173,13 @@ def test_the_encoder_sees_the_spectrum_of_each_frame_and_no_padding():
     assert whole.shape == (2, encoder.length(53), DIM)
     alone = run(jnp.array(samples[1:, :20]))
     np.testing.assert_allclose(whole[1, : encoder.length(20)], alone[0], atol=2e-5)
+
+
+def test_an_encoder_without_phases_hears_what_sounds_alike_as_the_same():
+    samples, hears = jnp.array(noise(1, 53, 1)), {}
+    for phase in (True, False):
+        encoder = vocos_encoder(VocosEncoderConfig(**SMALL, phase=phase), DIM, jax.random.key(0))
+        hears[phase] = [encoder(x) for x in (samples, -samples)]
+        hears[phase].append(encoder(0.5 * samples))
+    np.testing.assert_array_equal(*hears[False][:2])
+    assert np.abs(hears[False][0] - hears[False][2]).max() > 1e-3 < np.abs(np.subtract(*hears[True][:2])).max()
