@@ -19,7 +19,7 @@ from jaxslm.masking import mask_time
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import Embedding, LayerNorm, Linear
 from jaxslm.row_keys import keys_of
-from jaxslm.units.units import UnitSequence, deduplicate
+from jaxslm.units.units import UnitSequence, check_speed, deduplicate
 
 MIN_LOG_STD, MAX_LOG_STD = -4.0, 2.0  # what is predicted is held between them: durations stay finite
 MAX_FRAMES = 3000  # of a unit: a minute at 50 Hz
@@ -134,8 +134,7 @@ def whole_frames(log_durations_U: np.ndarray, speed: float = 1.0) -> np.ndarray:
     is rounded by its running sum: the sum of all is right to a frame, but for units that must last at least one.
     Raises ValueError for a speed that is not positive and finite, and durations that are not finite.
     """
-    if not (np.isfinite(speed) and speed > 0):
-        raise ValueError(f"speed={speed}: give a positive number, 1 for the speed of the training data, 2 for twice it")
+    check_speed(speed)
     y_U = np.asarray(log_durations_U, np.float64)
     if not np.isfinite(y_U).all():
         raise ValueError("a predicted duration is not finite: the model is broken; use another checkpoint")
@@ -165,7 +164,7 @@ def predict(
     Raises ValueError for ids the model does not have, a speed as in `whole_frames`, a temperature below 0, or above 0
     of a model without spread or without a key.
     """
-    whole_frames(np.zeros(1), speed)
+    check_speed(speed)
     if not (np.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature={temperature}: set it to 0 or more")
     if temperature and key is None:

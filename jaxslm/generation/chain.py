@@ -22,7 +22,7 @@ from jaxslm.models.decoder import Decoder
 from jaxslm.row_keys import keys_of
 from jaxslm.stopwatch import Stopwatch
 from jaxslm.units.inventory import UnitInventory
-from jaxslm.units.units import UnitSequence
+from jaxslm.units.units import UnitSequence, at_speed
 from jaxslm.vocabulary import Vocabulary
 
 TO = ("text", "speech", "voice")
@@ -136,8 +136,8 @@ class Chain:
         Args:
           places: a number for each request, by which it draws; 0, 1, 2 ... by default.
           sampling: fields of `Sampling`; `max_new_tokens` is the language model's limit where it is not given.
-          speed, duration_temperature: see `durations.predict`; of units that come from the language model, and of all
-            where the speed is not 1.
+          speed: of units that come from the language model as of `durations.predict`, of others as of `units.at_speed`.
+          duration_temperature: see `durations.predict`.
           sound: False leaves speech as units.
         Raises:
           ValueError: a request that cannot be answered, by its id; what is asked of whom has it not.
@@ -309,14 +309,15 @@ class Chain:
     def _timed(self, requests, answers, spoken, speed, temperature, key, watch) -> list[UnitSequence]:
         """Units to speak, with durations: those that were heard have them."""
         units = [answers[i].units for i in spoken]
-        asked = [n for n, i in enumerate(spoken) if requests[i].to != "voice" or speed != 1.0]
-        if not asked:
-            return units
-        key = key[np.array(asked)]
-        with watch("durations"):
-            made = self.voice.timed([units[n] for n in asked], speed=speed, temperature=temperature, key=key)
-        for n, each in zip(asked, made, strict=True):
-            units[n] = each
+        heard = [requests[i].to == "voice" for i in spoken]
+        if speed != 1.0:
+            units = [at_speed(each, speed) if known else each for each, known in zip(units, heard, strict=True)]
+        if asked := [n for n, known in enumerate(heard) if not known]:
+            key = key[np.array(asked)]
+            with watch("durations"):
+                made = self.voice.timed([units[n] for n in asked], speed=speed, temperature=temperature, key=key)
+            for n, each in zip(asked, made, strict=True):
+                units[n] = each
         return units
 
 

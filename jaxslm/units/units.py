@@ -69,6 +69,24 @@ def deduplicate(ids_T: np.ndarray, frame_rate: float) -> UnitSequence:
     return UnitSequence(ids_T[starts_U], np.diff(starts_U, append=len(ids_T)), frame_rate)
 
 
+def check_speed(speed: float) -> None:
+    """Raises ValueError for a speed that is not positive and finite."""
+    if not (np.isfinite(speed) and speed > 0):
+        raise ValueError(f"speed={speed}: give a positive number, 1 for the speed of the training data, 2 for twice it")
+
+
+def at_speed(units: UnitSequence, speed: float) -> UnitSequence:
+    """The units with their frames drawn together by `speed`, or out below 1; short ones may be left out.
+
+    Raises ValueError as `check_speed`.
+    """
+    check_speed(speed)
+    frames_T = units.expand()
+    n_frames = max(min(1, len(frames_T)), round(len(frames_T) / speed))
+    chosen_T = np.minimum((np.arange(n_frames) + 0.5) * speed, len(frames_T) - 1).astype(int)
+    return deduplicate(frames_T[chosen_T], units.frame_rate)
+
+
 def unit_word_offsets(units: UnitSequence, words: Sequence[Word]) -> np.ndarray:
     """Divides the units among the words: word w owns `units[offsets[w]:offsets[w + 1]]`.
 

@@ -103,9 +103,14 @@ def test_each_mode_goes_through_its_stages(chain, inventory):
     assert str(chain.answer(requests[:1], seed=4)[0]) != str(say)
 
 
-def test_speed_changes_what_was_heard_too(chain):
-    (fast,) = chain.answer([Request("voice", audio=noise(2), voice=noise())], speed=4.0)
-    assert (fast.units.durations == np.maximum(1, np.round((2 + fast.units.ids) / 4))).all()
+def test_speed_keeps_the_rhythm_of_what_was_heard(chain):
+    heard, fast, slow = (
+        chain.answer([Request("voice", audio=noise(2), voice=noise())], speed=speed)[0] for speed in (1.0, 2.0, 0.5)
+    )
+    assert fast.units.expand().tolist() == heard.units.expand()[1::2].tolist()
+    assert slow.units.expand().tolist() == np.repeat(heard.units.expand(), 2).tolist()
+    (said,) = chain.answer([Request("speech", text="a cat")], speed=4.0)
+    assert (said.units.durations == np.maximum(1, np.round((2 + said.units.ids) / 4))).all()
 
 
 def test_sound_can_be_left_out_and_comes_in_chunks(chain):

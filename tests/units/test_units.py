@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxslm.units.units import UnitSequence, deduplicate, unit_word_offsets
+from jaxslm.units.units import UnitSequence, at_speed, deduplicate, unit_word_offsets
 from jaxslm.units.words import Word
 
 
@@ -72,3 +72,25 @@ def test_word_offsets_divide_the_units_by_their_middles():
             middle, start = start + frames / 100, start + frames / 50
             before = sum((a.end + b.start) / 2 <= middle for a, b in itertools.pairwise(words))
             assert owner[unit] == before
+
+
+@pytest.mark.parametrize(
+    ("speed", "frames"),
+    [
+        (2.0, [5, 5, 1]),
+        (0.5, [5] * 8 + [7] * 2 + [1] * 2),
+        (1.0, [5, 5, 5, 5, 7, 1]),
+        (100.0, [1]),
+        (1.5, [5, 5, 5, 1]),
+    ],
+)
+def test_at_another_speed_frames_are_drawn_together_or_out(speed, frames):
+    units = UnitSequence([5, 7, 1], [4, 1, 1], 50.0)
+    assert at_speed(units, speed).expand().tolist() == frames and at_speed(units, speed).frame_rate == 50.0
+    assert not len(at_speed(UnitSequence([], [], 50.0), speed))
+
+
+def test_a_speed_is_positive_and_finite():
+    for speed in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="speed=.*give a positive number"):
+            at_speed(UnitSequence([5], [4], 50.0), speed)
