@@ -1,5 +1,6 @@
 """The folder of a run: what its JSON files say, and whether a restarted run still means the same."""
 
+import contextlib
 import json
 import logging
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jaxslm.locking import held
 from jaxslm.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,20 @@ def prepare(workdir: str | Path) -> Path:
         raise ValueError(f"--workdir={folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the workdir: what they clean up may be a checkpoint that this one writes.
+
+    Raises ValueError if one is there.
+    """
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0 and not stack.enter_context(held(workdir)):
+            raise ValueError(
+                f"another process trains in {workdir}: wait until it has ended, or name another folder by --workdir"
+            )
+        yield
 
 
 def write_json(path: Path, content: Any) -> None:
