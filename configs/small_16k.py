@@ -45,5 +45,5 @@ def get_config(arg: str = ""):
         config.model.quantizer.codebook_size = 256
         config.losses.adversarial.start = config.steps // 2
     elif arg:
-        raise ValueError(f"small_16k knows the size 'tiny', not {arg!r}")
+        raise ValueError(f"small_16k and spectral_16k know the size 'tiny', not {arg!r}")
     return config

@@ -120,7 +120,7 @@ def open_data(data: Mapping) -> tuple[Codec, Prepared]:
     """The codec that the config names, and its data with units and codes."""
     if not data["codec"]:
         raise ValueError(
-            "data.codec is empty: train a codec, such as by launch/train.py --config=configs/small_16k.py:tiny "
+            "data.codec is empty: train a codec, such as by launch/train.py --config=configs/spectral_16k.py:tiny "
             "--workdir=runs/codec, and name its workdir (or a Hugging Face folder) by --config.data.codec=runs/codec"
         )
     codec, name = open_codec(Path(data["codec"]).expanduser())
