@@ -13,7 +13,7 @@ from configs import common
 def get_config(arg: str = ""):
     config = common.codec()
     network = dict(kind="vocos", hop=320, overlap=2, width=384, hidden=1152, n_layers=6, front=False, n_conditions=1)
-    encoder, decoder = dict(network, phase=True), dict(network, n_layers=8)
+    encoder, decoder = dict(network), dict(network, n_layers=8)
     # With .99 a code that no frame takes any more counts as dead only after 230 steps, and this run is short.
     quantizer = dict(kind="rvq", n_levels=8, codebook_size=1024, dropout=0.5, decay=0.95)
     config.model.update(dim=128, encoder=encoder, decoder=decoder, quantizer=quantizer)

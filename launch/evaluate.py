@@ -110,15 +110,34 @@ def resynthesis(parser: argparse.ArgumentParser) -> str:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder for resynthesis.json, sound, lists, index.html")
     flags = parser.parse_args()
-    runs = dict(name.split("=", 1) if "=" in name else (Path(name).name, name) for name in flags.acoustic)
+    runs = named_runs(flags.acoustic)
     metrics = [name for name in flags.metrics.split(",") if name]
     choose_metrics(metrics)
     voices = {name: open_voice(run) for name, run in runs.items()}
-    records = flags.records or records_of_run(Path(next(iter(runs.values())).split(",")[0]))
+    places = [Path(run.split(",")[0]).expanduser() for run in runs.values()]
+    trained = [place for place in places if (place / "checkpoints").is_dir()]
+    if not (flags.records or trained):
+        raise ValueError("none of these is a run that has data: name prepared clips by --records=FOLDER")
+    records = flags.records or records_of_run(trained[0])
     clips = read_spoken(records, split=flags.split, prefix=flags.prefix, most=flags.clips)
     options = dict(voice=flags.voice, metrics=metrics, shown=flags.shown, seed=flags.seed)
     result = evaluate_resynthesis(voices, clips, flags.out, **options)
     return f"{resynthesis_summary(result)}\nto listen: {flags.out / 'index.html'}"
+
+
+def named_runs(texts: list[str]) -> dict[str, str]:
+    """{NAME: WORKDIR} of NAME=WORKDIR, or of a folder, which goes by its own name."""
+    runs = {}
+    for text in texts:
+        name, sign, run = text.partition("=")
+        if not sign or Path(text).exists():
+            name, run = Path(text).name, text
+        if not sign and "," in text:
+            raise ValueError(f"--acoustic={text}: give the two stages a name, --acoustic=NAME={text}")
+        if name in runs:
+            raise ValueError(f"two of --acoustic are called '{name}': name them by --acoustic=NAME=WORKDIR")
+        runs[name] = run
+    return runs
 
 
 def records_of_run(workdir: Path) -> Path:
@@ -159,7 +178,7 @@ def main() -> None:
     parser.add_argument("--help", action="help", help="show this message and exit")
     try:
         print(SUITES[suite](parser))
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         parser.exit(2, f"{error}\n")
 
 

@@ -25,9 +25,10 @@ def main() -> None:
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
-        task = TASKS[config.task](config, folder)
-        workdir.write_provenance(folder, ["python", *sys.argv])
-        loop.run(task, config, folder)
+        with workdir.alone(folder):
+            task = TASKS[config.task](config, folder)
+            workdir.write_provenance(folder, ["python", *sys.argv])
+            loop.run(task, config, folder)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
         sys.exit(last_words(error))
 

@@ -56,8 +56,8 @@ class VocosConfig:
 
 @dataclass(frozen=True)
 class VocosEncoderConfig(VocosConfig):
-    """phase: whether phases are shown. Without them all that sounds alike has the same codes, which a language model
-    can then predict (Langman et al. 2024, arXiv 2406.05298), and the decoder makes phases of its own.
+    """phase: whether phases are shown. Without them a recording turned upside down has the same codes, codes are easier
+    to predict (Langman et al. 2024, arXiv 2406.05298), and the decoder makes phases of its own.
     """
 
     phase: bool = True

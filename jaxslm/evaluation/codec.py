@@ -18,6 +18,7 @@ from jaxslm.evaluation.codec_metrics import TITLES, bitrate, choose_metrics, sum
 from jaxslm.evaluation.codec_speed import measure_speed
 from jaxslm.evaluation.listening_page import write_page
 from jaxslm.evaluation.reconstructions import Reconstructions, Recording, column
+from jaxslm.evaluation.tables import aligned, mean_cell
 
 RESULT, CLIPS, PAGE = "codec.json", "clips.jsonl", "index.html"
 _POOL_SECONDS = 300.0  # of reconstructions; fewer are measured before other processes have started
@@ -144,7 +145,7 @@ def summary(result: dict) -> str:
         [str(i), str(level["size"]), *(f"{level[name]:.3f}" for name in header[2:])]
         for i, level in enumerate(result["codebooks"], 1)
     ]
-    lines += ["", _aligned([header, *rows])]
+    lines += ["", aligned([header, *rows])]
     if speed := result["speed"]:
         lines += [
             "",
@@ -170,13 +171,5 @@ def _table(result: dict) -> str:
     rows = [["levels", "kbps", "entropy kbps", *(TITLES[name] for name in names)]]
     for n, level in result["levels"].items():
         cells = [n, f"{level['bitrate'] / 1000:.3f}", f"{level['entropy_bitrate'] / 1000:.3f}"]
-        for metric in (level["metrics"][name] for name in names):
-            failed = f" ({len(metric['failed'])} failed)" if metric["failed"] else ""
-            cells.append(("none" if metric["mean"] is None else f"{metric['mean']:.3f}") + failed)
-        rows.append(cells)
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        rows.append([*cells, *(mean_cell(level["metrics"][name]) for name in names)])
+    return aligned(rows)

@@ -71,7 +71,7 @@ METRICS: dict[str, Metric] = {
 }
 TITLES = {
     "si_sdr": "SI-SDR (dB)", "mel": "mel distance", "stft": "STFT distance", "pesq": "PESQ-wb", "stoi": "STOI",
-    "visqol": "ViSQOL",
+    "visqol": "ViSQOL", "speaker": "speaker likeness",
 }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def summarize(scores: dict[str, Scores]) -> dict[str, dict]:
     """By metric over the clips that have it: mean, median, "clips" of them; "failed", {clip: why} of the others."""
     table = {}
     for name in {name: None for each in scores.values() for name in each.values}:
-        got = [each.values[name] for each in scores.values() if name not in each.failures]
+        got = [each.values[name] for each in scores.values() if name in each.values and name not in each.failures]
         failed = {id: each.failures[name] for id, each in scores.items() if name in each.failures}
         mean, median = (float(np.mean(got)), float(np.median(got))) if got else (None, None)
         table[name] = dict(mean=mean, median=median, clips=len(got), failed=failed)

@@ -14,11 +14,12 @@ from tqdm import tqdm
 from jaxslm.audio.io import Clip, decode_clip, resample, write_wav
 from jaxslm.codec.identity import codec_sha256
 from jaxslm.data.code_files import check_inside, in_groups
-from jaxslm.data.records import Records
+from jaxslm.data.records import Records, Utterance
 from jaxslm.evaluation import listening_page, speakers
 from jaxslm.evaluation.codec_metrics import TITLES, choose_metrics, measure_clip, summarize
-from jaxslm.evaluation.perceptual import Scores
+from jaxslm.evaluation.perceptual import Scores, measure
 from jaxslm.evaluation.reconstructions import ORIGINAL
+from jaxslm.evaluation.tables import aligned, mean_cell
 from jaxslm.generation.chain import Chain, Request, Voice
 
 RESULT, PAGE, CODEC = "resynthesis.json", "index.html", "codec"
@@ -41,21 +42,38 @@ def read_spoken(folder: str | Path, *, split: str = "heldout", prefix: str = "",
 
     Raises ValueError where there is none with audio.
     """
-    chosen, others = [], {}
-    for utterance in tqdm(Records(folder), desc="records", unit=" utterances", delay=5):
+    chosen, speech = [], {}
+    for utterance in tqdm(Records(folder, inventory=""), desc="records", unit=" utterances", delay=5):
         if not utterance.audio:
             continue
         if utterance.split == split and utterance.id.startswith(prefix) and not (most and len(chosen) >= most):
             chosen.append(utterance)
-        elif utterance.speaker:
-            pieces = others.setdefault(utterance.speaker, [])
-            if sum(clip.duration for clip in pieces) < VOICE_SECONDS:
-                pieces.append(decode_clip(utterance.audio))
+        if utterance.speaker:
+            known = speech.setdefault(_speaker(utterance), [])
+            lasting = [each.duration for each in known]
+            if sum(lasting) - max(lasting, default=0.0) < VOICE_SECONDS:  # enough, whichever of them is left out
+                known.append(utterance)
     if not chosen:
         begins = f" whose ids begin with '{prefix}'" if prefix else ""
         raise ValueError(f"{folder} has no recordings in the split '{split}'{begins}: name others")
-    voices = {speaker: _joined(clips) for speaker, clips in others.items()}
-    return [Spoken(u.id, decode_clip(u.audio), u.text, u.speaker, voices.get(u.speaker)) for u in chosen]
+    return [
+        Spoken(u.id, decode_clip(u.audio), u.text, u.speaker, _voice(speech.get(_speaker(u), ()), u.id)) for u in chosen
+    ]
+
+
+def _speaker(utterance: Utterance) -> tuple[str, str]:
+    """Sources have names of their own for speakers, and ids begin with the source's."""
+    return utterance.id.split("/")[0], utterance.speaker
+
+
+def _voice(known: Sequence[Utterance], but: str) -> Clip | None:
+    """VOICE_SECONDS of what is known of a speaker, without one utterance."""
+    clips = [decode_clip(each.audio) for each in known if each.id != but]
+    if not clips:
+        return None
+    rate = clips[0].rate
+    samples_N = np.concatenate([resample(clip.samples, clip.rate, rate) for clip in clips])
+    return Clip(samples_N[: round(VOICE_SECONDS * rate)], rate=rate)
 
 
 def evaluate_resynthesis(
@@ -80,58 +98,64 @@ def evaluate_resynthesis(
       metrics: of METRICS; those that are installed where none is named.
       shown: clips on the page.
     Returns:
-      {"clips", "seconds", "voices": {name: {"metrics": as `summarize`, "speed": seconds of each stage for a second of
-      sound}}, "not_measured"}.
+      {"clips", "seconds", "without_voice": clips whose speaker has no other, "voices": {name: {"metrics": as
+      `summarize`, "speed": seconds of each stage for a second of sound}}, "not_measured"}.
     Raises:
-      ValueError: as `Chain.answer`; two clips of one name; voices of different sample rates.
+      ValueError: as `Chain.answer`; two clips of one name; a voice called as the originals, or without an encoder of
+        its units; voices of different sample rates.
+      FloatingPointError: as `Chain.answer`.
     """
     names, absent = choose_metrics(metrics)
-    if len(rates := {each.sample_rate for each in voices.values()}) > 1:
-        raise ValueError(f"the voices speak at {sorted(rates)} Hz: measure them one by one")
-    if len({clip.id for clip in clips}) < len(clips):
-        raise ValueError("two clips have the same id: rename one")
-    out, (rate,) = Path(out), rates
+    judge, cure = speakers.encoder()
+    absent |= {speakers.METRIC: cure} if cure else {}
+    rate = _check(voices, clips)
+    out = Path(out)
     for clip in clips:
         check_inside(out / ORIGINAL, clip.id)
     originals = [resample(clip.audio.samples, clip.audio.rate, rate) for clip in clips]
-    sounds: dict[str, list[np.ndarray]] = {ORIGINAL: originals, **_through_codecs(voices, originals)}
-    result: dict = dict(clips=len(clips), seconds=sum(map(len, originals)) / rate, voices={})
+    sounds: dict[str, list[np.ndarray]] = {}
+
+    def add(name: str, made: Sequence[np.ndarray]) -> None:
+        same = voice is None or name == ORIGINAL
+        sounds[name] = list(map(_fitted, made, originals)) if same else list(made)
+        _write(out, name, clips, sounds[name], rate, with_reference=voice is None and name != ORIGINAL)
+
+    for name, made in {ORIGINAL: originals, **_through_codecs(voices, originals)}.items():
+        add(name, made)
+    targets = [clip.voice for clip in clips]
     speed = {}
     for name, each in voices.items():
         chain = Chain(None, each)
         target = chain.voice_of(voice)
+        if voice is not None:
+            targets = [target if isinstance(target, Clip) else None] * len(clips)
         requests = [Request("voice", audio=clip.audio, voice=target or _own(each, clip), id=clip.id) for clip in clips]
-        sounds[name] = _said(chain, requests, seed, tqdm(desc=name, unit=" clips", disable=not progress))
+        add(name, _said(chain, requests, seed, tqdm(desc=name, unit=" clips", disable=not progress)))
         speed[name] = _speed(chain, requests, seed)
-    same = voice is None
-    sounds = {name: [_fitted(s, len(o)) if same else s for s, o in zip(made, originals, strict=True)]
-              for name, made in sounds.items()}  # fmt: skip
-    heard = [clip.voice for clip in clips] if same else [chain.recording(voice)] * len(clips)
-    judge, cure = speakers.encoder()
-    absent |= {"speaker": cure} if cure else {}
+    embedded = [_embedded(judge, target) for target in targets] if judge else [None] * len(clips)
+    result: dict = dict(
+        clips=len(clips),
+        seconds=sum(map(len, originals)) / rate,
+        without_voice=sum(target is None for target in targets),
+        voices={},
+        not_measured=absent,
+    )
     scores: dict[str, dict[str, Scores]] = {}
     for name, made in sounds.items():
-        _write(out, name, clips, made, rate, with_reference=same and name != ORIGINAL)
-        own = scores[name] = {clip.id: Scores() for clip in clips}
-        for clip, original_N, sound_N, speaker in zip(clips, originals, made, heard, strict=True):
-            if same and name != ORIGINAL:
-                own[clip.id] |= measure_clip(original_N, sound_N, rate, names)
-            if judge and speaker is not None:
-                own[clip.id] |= speakers.measure_speaker(judge, sound_N, rate, speaker)
-        result["voices"][name] = dict(metrics=summarize(own), speed=speed.get(name))
-    result["not_measured"] = absent
+        compared = voice is None and name != ORIGINAL
+        scores[name] = {}
+        for clip, original_N, sound_N, voice_E in zip(clips, originals, made, embedded, strict=True):
+            found = measure_clip(original_N, sound_N, rate, names) if compared else Scores()
+            if voice_E is not None:
+                found |= measure({speakers.METRIC: speakers.likeness(voice_E, judge)}, sound_N, sound_N, rate)
+            scores[name][clip.id] = found
+        result["voices"][name] = dict(metrics=summarize(scores[name]), speed=speed.get(name))
     (out / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = [
-        listening_page.Clip(
-            clip.id,
-            originals[i],
-            {name: made[i] for name, made in sounds.items() if name != ORIGINAL},
-            rate,
-            {name: each[clip.id] for name, each in scores.items()},
-            clip.text,
-        )
-        for i, clip in enumerate(clips[:shown])
-    ]
+    page = []
+    for i, clip in enumerate(clips[:shown]):
+        made = {name: each[i] for name, each in sounds.items() if name != ORIGINAL}
+        own = {name: each[clip.id] for name, each in scores.items()}
+        page.append(listening_page.Clip(clip.id, originals[i], made, rate, own, clip.text))
     listening_page.write_page(out / PAGE, "Resynthesis from units", page, facts={"means": summary(result)})
     return result
 
@@ -139,20 +163,43 @@ def evaluate_resynthesis(
 def summary(result: dict) -> str:
     """The result as text: a table of means, and how fast each voice is."""
     titles = dict.fromkeys(metric for each in result["voices"].values() for metric in each["metrics"])
-    rows = [["", *(TITLES.get(name, name) for name in titles)]]
+    rows = [["", *(TITLES[name] for name in titles)]]
     for name, each in result["voices"].items():
-        means = [each["metrics"].get(metric, {}).get("mean") for metric in titles]
-        rows.append([name, *("" if mean is None else f"{mean:.3f}" for mean in means)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{result['clips']} clips, {result['seconds'] / 60:.2f} min", ""]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines += ["", "seconds a second of sound, compiled:"]
+        metrics = each["metrics"]
+        rows.append([name, *(mean_cell(metrics[metric]) if metric in metrics else "" for metric in titles)])
+    lines = [f"{result['clips']} clips, {result['seconds'] / 60:.2f} min", "", aligned(rows)]
+    if n := result["without_voice"]:
+        lines.append(
+            f"{n} clips have no other recording of their speaker: said in any voice, their likeness is unknown"
+        )
+    lines += ["", "seconds for a second of sound, compiled:"]
     for name, each in result["voices"].items():
         if each["speed"]:
             stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in each["speed"].items())
             lines.append(f"  {name}: {sum(each['speed'].values()):.3f} ({stages})")
     lines += [f"not measured: {cure}" for cure in result["not_measured"].values()]
     return "\n".join(lines)
+
+
+def _check(voices: Mapping[str, Voice], clips: Sequence[Spoken]) -> int:
+    """The sample rate of the voices. Raises ValueError for what cannot be compared."""
+    if taken := voices.keys() & {ORIGINAL, CODEC}:
+        raise ValueError(f"a voice cannot be called '{taken.pop()}' here: give it another name by NAME=WORKDIR")
+    if deaf := [name for name, each in voices.items() if each.inventory is None]:
+        raise ValueError(f"{deaf[0]} has no encoder of its units to hear recordings with: leave it out")
+    rates = {each.sample_rate for each in voices.values()}
+    if len(rates) > 1:
+        raise ValueError(f"the voices speak at {sorted(rates)} Hz: measure them one by one")
+    if len({clip.id for clip in clips}) < len(clips):
+        raise ValueError("two clips have the same id: rename one")
+    return rates.pop()
+
+
+def _embedded(encode: speakers.Encoder, voice: Clip | None) -> np.ndarray | ValueError | None:
+    try:
+        return None if voice is None else encode(voice.samples, voice.rate)
+    except ValueError as error:
+        return error
 
 
 def _own(voice: Voice, clip: Spoken) -> Clip | str | None:
@@ -208,10 +255,6 @@ def _write(out: Path, name: str, clips: Sequence[Spoken], made, rate: int, *, wi
     (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def _joined(clips: Sequence[Clip]) -> Clip:
-    rate = clips[0].rate
-    return Clip(np.concatenate([resample(clip.samples, clip.rate, rate) for clip in clips]), rate=rate)
-
-
-def _fitted(samples_N: np.ndarray, n: int) -> np.ndarray:
+def _fitted(samples_N: np.ndarray, original_N: np.ndarray) -> np.ndarray:
+    n = len(original_N)
     return np.pad(samples_N[:n], (0, max(0, n - len(samples_N))))

@@ -5,27 +5,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxslm.audio.io import Clip
-from jaxslm.evaluation.perceptual import Scores, measure
-
 METRIC = "speaker"
+_CURE = "speaker likeness needs resemblyzer: pip install resemblyzer 'setuptools<81'"
+
 Encoder = Callable[[np.ndarray, int], np.ndarray]
 
 
 def encoder() -> tuple[Encoder | None, str]:
-    """(samples [N] and their rate to an embedding of norm 1, "") or (None, what to install)."""
+    """(samples [N] and their rate to an embedding of norm 1, "") or (None, what to install).
+
+    The encoder raises ValueError where it finds no speech.
+    """
     if importlib.util.find_spec("resemblyzer") is None:
-        return None, "speaker similarity needs resemblyzer: pip install resemblyzer 'setuptools<81'"
-    from resemblyzer import VoiceEncoder, preprocess_wav
-
+        return None, _CURE
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+    except ImportError as error:  # its voice detector needs an old setuptools
+        return None, f"{_CURE} ({error})"
     network = VoiceEncoder("cpu", verbose=False)
-    return lambda samples_N, rate: network.embed_utterance(preprocess_wav(samples_N, rate)), ""
+
+    def encode(samples_N: np.ndarray, rate: int) -> np.ndarray:
+        if not len(speech_N := preprocess_wav(samples_N, rate)):
+            raise ValueError("no speech was found")
+        return network.embed_utterance(speech_N)
+
+    return encode, ""
 
 
-def measure_speaker(encode: Encoder, sound_N: np.ndarray, rate: int, voice: Clip) -> Scores:
-    """{"speaker": cosine of the embeddings of a sound and of a recording}; a failure where one has no speech."""
+def likeness(voice_E: np.ndarray | ValueError, encode: Encoder) -> Callable[[np.ndarray, np.ndarray, int], float]:
+    """A metric of a sound: the cosine of its embedding and that of a voice; it raises what the latter is no embedding
+    for.
+    """
 
-    def similarity(sound_N: np.ndarray, _: np.ndarray, rate: int) -> float:
-        return float(encode(sound_N, rate) @ encode(voice.samples, voice.rate))
+    def metric(_: np.ndarray, sound_N: np.ndarray, rate: int) -> float:
+        if isinstance(voice_E, ValueError):
+            raise voice_E
+        return float(encode(sound_N, rate) @ voice_E)
 
-    return measure({METRIC: similarity}, sound_N, sound_N, rate)
+    return metric

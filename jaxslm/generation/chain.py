@@ -137,7 +137,7 @@ class Chain:
           places: a number for each request, by which it draws; 0, 1, 2 ... by default.
           sampling: fields of `Sampling`; `max_new_tokens` is the language model's limit where it is not given.
           speed: of units that come from the language model as of `durations.predict`, of others as of `units.at_speed`.
-          duration_temperature: see `durations.predict`.
+          duration_temperature: see `durations.predict`; what was heard keeps its durations.
           sound: False leaves speech as units.
         Raises:
           ValueError: a request that cannot be answered, by its id; what is asked of whom has it not.

@@ -23,7 +23,7 @@ from jaxslm.training.exports import Exports
 from jaxslm.training.progress import Progress, TrainingError, described
 from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
-from jaxslm.training.workdir import alone, check_artifacts, check_config, prepare, write_json
+from jaxslm.training.workdir import check_artifacts, check_config, prepare, write_json
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
     """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
 
     Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
-    with seed, steps, init_from and the keys of LIMITS. Raises ValueError (a value below its limit, the checkpoint is of
-    another model or vocabulary, or another process trains there), CheckpointError (none can be read, or the last could
-    not be written), TrainingError (too many non-finite steps in a row).
+    with seed, steps, init_from and the keys of LIMITS. Raises ValueError (a value below its limit, or the checkpoint is
+    of another model or vocabulary), CheckpointError (none can be read, or the last could not be written), TrainingError
+    (too many non-finite steps in a row). Whoever calls it keeps other runs out, see `workdir.alone`.
     """
     check_limits(config)
     workdir = prepare(workdir)
-    with alone(workdir), StopSignal() as stop, logging_redirect_tqdm():
+    with StopSignal() as stop, logging_redirect_tqdm():
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         state, step = _starting_state(task, config, workdir, checkpoints)
         write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))

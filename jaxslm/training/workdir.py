@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from jaxslm.locking import held
+from jaxslm.training.distributed import agree
 from jaxslm.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,14 @@ def prepare(workdir: str | Path) -> Path:
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the workdir: what they clean up may be a checkpoint that this one writes.
+    """Keeps other runs out of the workdir: what they clean up may be a checkpoint that this one writes. As far as its
+    file system has locks: on NFS and mounted buckets, those of this host.
 
-    Raises ValueError if one is there.
+    Every process of the run asks. Raises ValueError in all of them if another run is there.
     """
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0 and not stack.enter_context(held(workdir)):
+        mine = jax.process_index() > 0 or stack.enter_context(held(workdir))
+        if not agree(int(mine)):
             raise ValueError(
                 f"another process trains in {workdir}: wait until it has ended, or name another folder by --workdir"
             )

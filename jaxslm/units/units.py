@@ -72,7 +72,7 @@ def deduplicate(ids_T: np.ndarray, frame_rate: float) -> UnitSequence:
 def check_speed(speed: float) -> None:
     """Raises ValueError for a speed that is not positive and finite."""
     if not (np.isfinite(speed) and speed > 0):
-        raise ValueError(f"speed={speed}: give a positive number, 1 for the speed of the training data, 2 for twice it")
+        raise ValueError(f"speed={speed}: give a positive number, 1 for no change, 2 for twice as fast")
 
 
 def at_speed(units: UnitSequence, speed: float) -> UnitSequence:

@@ -1,17 +1,21 @@
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from jaxslm.audio.io import Clip, encode_wav, read_audio, write_wav
+from jaxslm.audio.io import Clip, decode_clip, encode_wav, read_audio, write_wav
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.data.prepare import prepared_folder
+from jaxslm.data.records import Records
 from jaxslm.evaluation import speakers
 from jaxslm.evaluation.resynthesis import Spoken, evaluate_resynthesis, read_spoken, summary
 from jaxslm.tasks.codec_files import open_codec
 from jaxslm.tasks.voices import open_voice
 from jaxslm.units.inventory import UnitInventory
+from launch import evaluate
 from tests.tasks import tiny_acoustic
 
 RATE = 16_000
@@ -86,20 +90,54 @@ def test_all_take_on_the_voice_that_is_asked_for(clips, tmp_path):
     assert "reference_filepath" not in (tmp_path / "parrot.jsonl").read_text()
 
 
-def test_likeness_of_voices_is_that_of_the_encoder(clips, tmp_path, monkeypatch):
-    def encode(samples_N, rate):
-        if not np.any(samples_N):
-            raise ValueError("no speech")
-        loud = np.abs(samples_N).max() > 0.1
-        return np.array([loud, not loud], float)
+class Package:
+    """Of Resemblyzer, what is asked of it: it finds no speech in silence, and hears how loud a voice is."""
 
-    monkeypatch.setattr(speakers, "encoder", lambda: (encode, ""))
+    class VoiceEncoder:
+        def __init__(self, device, verbose):
+            pass
+
+        def embed_utterance(self, samples_N):
+            loud = np.abs(samples_N).max(initial=0.0) > 0.1
+            return np.array([loud, not loud], float)
+
+    @staticmethod
+    def preprocess_wav(samples_N, rate):
+        return samples_N[samples_N != 0]
+
+
+def test_likeness_of_voices_is_that_of_the_package(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "resemblyzer" or None)
+    monkeypatch.setitem(sys.modules, "resemblyzer", Package)
     clips[2] = clips[2]._replace(voice=Clip(0.01 * babble(9).samples, rate=RATE))
     voices = dict(same=Parrot(clips), silent=Parrot(clips, np.zeros_like))
     result = evaluate_resynthesis(voices, clips, tmp_path, metrics=["mel"], progress=False)
     of = {name: v["metrics"]["speaker"] for name, v in result["voices"].items()}
     assert of["original"]["mean"] == of["same"]["mean"] == pytest.approx(2 / 3)
-    assert of["silent"]["clips"] == 0 and set(of["silent"]["failed"].values()) == {"no speech"}
+    assert of["silent"]["clips"] == 0 and set(of["silent"]["failed"].values()) == {"no speech was found"}
+    assert "none (3 failed)" in summary(result)
+    clips[0] = clips[0]._replace(voice=Clip(np.zeros(RATE, np.float32), rate=RATE))
+    clips[1] = clips[1]._replace(voice=None)
+    result = evaluate_resynthesis(dict(same=Parrot(clips)), clips, tmp_path, metrics=["mel"], progress=False)
+    assert result["voices"]["same"]["metrics"]["speaker"]["failed"] == {"s/0": "no speech was found"}
+    assert result["without_voice"] == 1 and "1 clips have no other recording" in summary(result)
+
+
+def test_a_package_that_cannot_be_imported_is_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "resemblyzer", None)
+    encoder, cure = speakers.encoder()
+    assert encoder is None and "setuptools<81" in cure
+
+
+def test_speakers_of_a_vocoder_go_by_their_names(clips, tmp_path):
+    clips[1] = clips[1]._replace(speaker="bob")
+    parrot = Parrot(clips)
+    parrot.clones, parrot.speakers = False, ("ann",)
+    evaluate_resynthesis(dict(parrot=parrot), clips, tmp_path, metrics=["mel"], progress=False)
+    assert parrot.prompts[0] == ["ann", None, "ann"]
+    evaluate_resynthesis(dict(parrot=parrot), clips, tmp_path, voice="ann", metrics=["mel"], progress=False)
+    assert parrot.prompts[-1] == ["ann"]  # each timed alone
 
 
 def test_what_cannot_be_compared_is_refused(clips, tmp_path):
@@ -107,6 +145,11 @@ def test_what_cannot_be_compared_is_refused(clips, tmp_path):
     slow.sample_rate = 8000
     with pytest.raises(ValueError, match="8000, 16000"):
         evaluate_resynthesis(dict(a=Parrot(clips), b=slow), clips, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="'codec'.*NAME=WORKDIR"):
+        evaluate_resynthesis(dict(codec=slow), clips, tmp_path, progress=False)
+    slow.inventory = None
+    with pytest.raises(ValueError, match="slow has no encoder"):
+        evaluate_resynthesis(dict(slow=slow), clips, tmp_path, progress=False)
     with pytest.raises(ValueError, match="same id"):
         evaluate_resynthesis(dict(a=Parrot(clips)), clips + clips[:1], tmp_path, progress=False)
     with pytest.raises(ValueError, match="out of the folder"):
@@ -117,9 +160,11 @@ def test_a_run_is_measured_beside_its_codec(tmp_path):
     config = tiny_acoustic.train(tmp_path, tmp_path / "run")
     records = prepared_folder(config.data, tmp_path / "cache")
     clips = read_spoken(records, split="train", most=2)
-    assert len(clips) == 2 and all(clip.voice.duration > 0 for clip in clips)
-    others = [u for u in read_spoken(records, split="train")[2:]]
-    np.testing.assert_array_equal(clips[0].voice.samples[:100], others[0].audio.samples[:100])
+    assert len(clips) == 2
+    every = {u.id: decode_clip(u.audio).samples for u in Records(records)}
+    for clip in clips:
+        others = np.concatenate([samples_N for id, samples_N in every.items() if id != clip.id])
+        np.testing.assert_array_equal(clip.voice.samples, others[: 3 * clip.voice.rate])
     voice = open_voice(tmp_path / "run")
     result = evaluate_resynthesis(dict(masked=voice), clips, tmp_path / "out", metrics=["mel"], progress=False)
     assert list(result["voices"]) == ["original", "codec", "masked"]
@@ -134,3 +179,15 @@ def test_a_run_is_measured_beside_its_codec(tmp_path):
         np.testing.assert_allclose(kept, np.clip(wanted, -1, 1), atol=2e-3)
     with pytest.raises(ValueError, match="no recordings"):
         read_spoken(records, prefix="elsewhere")
+
+
+def test_runs_go_by_the_names_they_are_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1e-3").mkdir()
+    asked = ["a=runs/one", "pair=runs/coarse,runs/fine", "runs/two", "lr=1e-3"]
+    named = {"a": "runs/one", "pair": "runs/coarse,runs/fine", "two": "runs/two", "lr=1e-3": "lr=1e-3"}
+    assert evaluate.named_runs(asked) == named
+    with pytest.raises(ValueError, match="two of --acoustic are called 'two'"):
+        evaluate.named_runs(["runs/two", "other/two"])
+    with pytest.raises(ValueError, match="give the two stages a name"):
+        evaluate.named_runs(["runs/coarse,runs/fine"])

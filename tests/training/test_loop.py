@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from jaxslm.benchmarks.resume import first_difference
-from jaxslm.locking import held
 from jaxslm.training import loop, progress
 from jaxslm.training.checkpoint import CheckpointError, saved_steps
 from jaxslm.training.loop import run
@@ -201,16 +200,6 @@ def test_values_below_their_limits_are_named(task, tmp_path, key):
     with pytest.raises(ValueError, match=f"{key} is {least - 1}; set it to {least} or more"):
         run(task, config_of(**{key: least - 1}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_second_run_in_a_workdir_is_refused_and_touches_nothing(task, tmp_path):
-    (half := tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
-    with held(tmp_path):
-        with pytest.raises(ValueError, match=f"another process trains in {tmp_path}"):
-            run(task, config_of(), tmp_path)
-        assert half.is_dir() and not (tmp_path / "config.json").exists()
-    run(task, config_of(), tmp_path)
-    assert not half.exists()
 
 
 def test_workdir_that_is_no_folder(task, tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxslm.locking import held
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,3 +28,15 @@ def test_errors_end_in_one_line_even_if_the_disk_is_full(tmp_path, full):
     else:
         assert before[-1].startswith(f"details: {tmp_path}") and "Traceback" not in done.stderr
         assert "Traceback" in Path(before[-1].removeprefix("details: ")).read_text()
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_touches_nothing(tmp_path):
+    (half := tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
+    command = [sys.executable, "launch/train.py", "--config=configs/spiritlm_7b.py:tiny", f"--workdir={tmp_path}/run"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    with held(tmp_path / "run") as mine:
+        assert mine
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith(f"error: another process trains in {tmp_path}/run: wait until")
+    assert half.is_dir() and os.listdir(tmp_path / "run") == ["checkpoints"]
