@@ -5,6 +5,7 @@ import logging
 import sys
 import tempfile
 import traceback
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -33,6 +34,20 @@ def parse(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespa
     if config is None:
         parser.error("--config=FILE.py[:ARG] is required")
     return config, flags
+
+
+def add_unmasking(parser: argparse.ArgumentParser) -> None:
+    """How a masked stage draws its codes, see `unmasking_of`."""
+    parser.add_argument("--passes", help="of the masked stage, one number for each level, such as 12,1,1,1")
+    parser.add_argument("--guidance", type=float, help="of the masked stage towards the voice; default: 0, none")
+    parser.add_argument("--code_temperature", type=float, help="of the masked stage; default: 1")
+
+
+def unmasking_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """Fields of `acoustic.unmasking.Unmasking` that were given. Raises ValueError for passes that are no numbers."""
+    passes = tuple(int(n) for n in flags.passes.split(",")) if flags.passes else None
+    given = dict(passes=passes, guidance=flags.guidance, temperature=flags.code_temperature)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def last_words(error: BaseException) -> str:

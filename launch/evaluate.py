@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from jaxslm.commands import add_unmasking, unmasking_of
 from jaxslm.configure import read_config
 from jaxslm.data.prepare import prepared_folder
 from jaxslm.data.records import MANIFEST, Records
@@ -29,7 +30,7 @@ from jaxslm.evaluation.units import evaluate_units, summary
 from jaxslm.tasks.base import UNITS
 from jaxslm.tasks.codec import CODEC_FILE
 from jaxslm.tasks.codec_files import open_codec
-from jaxslm.tasks.voices import open_voice
+from jaxslm.tasks.voices import is_masked, open_voice
 from jaxslm.units.inventory import UnitInventory
 
 
@@ -105,6 +106,7 @@ def resynthesis(parser: argparse.ArgumentParser) -> str:
     parser.add_argument(
         "--voice", help="recording that all are to sound like, or a vocoder's speaker; default: their own"
     )
+    add_unmasking(parser)
     parser.add_argument("--metrics", default="", help=f"of {','.join(METRICS)}; default: those installed")
     parser.add_argument("--shown", type=int, default=8, help="clips on the page; default: 8")
     parser.add_argument("--seed", type=int, default=0)
@@ -113,7 +115,8 @@ def resynthesis(parser: argparse.ArgumentParser) -> str:
     runs = named_runs(flags.acoustic)
     metrics = [name for name in flags.metrics.split(",") if name]
     choose_metrics(metrics)
-    voices = {name: open_voice(run) for name, run in runs.items()}
+    unmasking = unmasking_of(flags)
+    voices = {name: open_voice(run, unmasking if is_masked(run) else {}) for name, run in runs.items()}
     places = [Path(run.split(",")[0]).expanduser() for run in runs.values()]
     trained = [place for place in places if (place / "checkpoints").is_dir()]
     if not (flags.records or trained):

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from jaxslm.audio.io import WavStream
+from jaxslm.commands import add_unmasking, unmasking_of
 from jaxslm.generation.batch import ANSWERS, answer_file
 from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
@@ -49,8 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="FILE.wav, text file, or the folder of a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stream", action="store_true", help="write FILE.wav while it is made (causal codecs)")
-    parser.add_argument("--passes", help="of the masked stage, one number for each level, such as 12,1,1,1")
-    parser.add_argument("--guidance", type=float, help="of the masked stage towards the voice; default: 0, none")
+    add_unmasking(parser)
     parser.add_argument("--speed", type=float, default=1.0, help="of speech, 2 for twice; default: 1")
     parser.add_argument("--duration_temperature", type=float, default=0.0, help="of durations; default: 0, the mean")
     parser.add_argument("--max_new_tokens", type=int, help="default: those of the run's samples")
@@ -108,10 +108,7 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def open_runs(flags: argparse.Namespace, **needs: bool) -> Chain:
-    unmasking = {} if flags.guidance is None else {"guidance": flags.guidance}
-    if flags.passes:
-        unmasking["passes"] = tuple(int(n) for n in flags.passes.split(","))
-    return open_named(flags.workdir, flags.acoustic, flags.step, unmasking=unmasking, **needs)
+    return open_named(flags.workdir, flags.acoustic, flags.step, unmasking=unmasking_of(flags), **needs)
 
 
 def tell(answer: Answer) -> None:

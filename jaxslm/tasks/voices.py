@@ -27,7 +27,7 @@ def open_voice(name: str | Path, unmasking: Mapping[str, Any] = {}) -> Voice:
     parts = [Path(part).expanduser() for part in str(name).split(",")]
     if len(parts) == 2 and not place.exists():
         return _open_pair(*parts)
-    if (place / acoustic.ACOUSTIC_FILE).is_file():
+    if is_masked(place):
         return acoustic.load_run(place, unmasking=unmasking)
     if unmasking:
         raise ValueError(f"{place} is no masked stage, and has no {' and no '.join(unmasking)}: leave it out")
@@ -44,6 +44,11 @@ def open_voice(name: str | Path, unmasking: Mapping[str, Any] = {}) -> Voice:
         f"{place} is no run that speaks: train configs/soundstorm.py or configs/unit_hifigan.py there, with the units "
         "of the language model"
     )
+
+
+def is_masked(name: str | Path) -> bool:
+    """Whether the folder is a run of the masked stage."""
+    return (Path(name).expanduser() / acoustic.ACOUSTIC_FILE).is_file()
 
 
 def _open_pair(coarse: Path, fine: Path) -> AutoregressiveVoice:
