@@ -45,7 +45,10 @@ def add_unmasking(parser: argparse.ArgumentParser) -> None:
 
 def unmasking_of(flags: argparse.Namespace) -> dict[str, Any]:
     """Fields of `acoustic.unmasking.Unmasking` that were given. Raises ValueError for passes that are no numbers."""
-    passes = tuple(int(n) for n in flags.passes.split(",")) if flags.passes else None
+    try:
+        passes = tuple(int(n) for n in flags.passes.split(",")) if flags.passes else None
+    except ValueError:
+        raise ValueError(f"--passes={flags.passes}: give whole numbers, one for each level, such as 12,1,1,1") from None
     given = dict(passes=passes, guidance=flags.guidance, temperature=flags.code_temperature)
     return {name: value for name, value in given.items() if value is not None}
 

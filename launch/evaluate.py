@@ -116,6 +116,8 @@ def resynthesis(parser: argparse.ArgumentParser) -> str:
     metrics = [name for name in flags.metrics.split(",") if name]
     choose_metrics(metrics)
     unmasking = unmasking_of(flags)
+    if unmasking and not any(map(is_masked, runs.values())):
+        raise ValueError(f"none of these is a masked stage, and has no {' and no '.join(unmasking)}: leave it out")
     voices = {name: open_voice(run, unmasking if is_masked(run) else {}) for name, run in runs.items()}
     places = [Path(run.split(",")[0]).expanduser() for run in runs.values()]
     trained = [place for place in places if (place / "checkpoints").is_dir()]
