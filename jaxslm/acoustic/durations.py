@@ -22,6 +22,7 @@ from jaxslm.row_keys import keys_of
 from jaxslm.units.units import UnitSequence, check_speed, deduplicate
 
 MIN_LOG_STD, MAX_LOG_STD = -4.0, 2.0  # what is predicted is held between them: durations stay finite
+MAX_MEAN_LOG_STD = 0.0  # that lengthens a mean duration: a spread that is not learnt yet makes no unit last for ever
 MAX_FRAMES = 3000  # of a unit: a minute at 50 Hz
 _BATCH_UNITS = 1 << 15  # padded ones that are predicted at once
 _SHORTEST = 16
@@ -127,19 +128,23 @@ def duration_loss(predicted: LogDurations, frames_BxU: jax.Array, measured_BxU: 
     return jnp.where(measured_BxU, losses, 0).sum() / jnp.maximum(measured_BxU.sum(), 1)
 
 
-def whole_frames(log_durations_U: np.ndarray, speed: float = 1.0) -> np.ndarray:
+def whole_frames(log_durations_U: np.ndarray, speed: float = 1.0, log_std_U: np.ndarray | None = None) -> np.ndarray:
     """int32 [U], each at least 1, of log(d + 1).
 
-    At speed 1 each duration is rounded by itself, as published: max(1, round(exp(y) - 1)). At another speed d / speed
-    is rounded by its running sum: the sum of all is right to a frame, but for units that must last at least one.
+    At speed 1 each duration is rounded by itself, as published: max(1, round(exp(y) - 1)). At another speed, and where
+    the spread of log(d + 1) is known, d / speed is rounded by its running sum: the sum of all is right to a frame, but
+    for units that must last at least one. With a spread d is the mean of that log-normal distribution; exp(y) is its
+    median, and speech of medians is too fast.
     Raises ValueError for a speed that is not positive and finite, and durations that are not finite.
     """
     check_speed(speed)
     y_U = np.asarray(log_durations_U, np.float64)
+    if log_std_U is not None:
+        y_U = y_U + 0.5 * np.exp(2 * np.minimum(log_std_U, MAX_MEAN_LOG_STD))
     if not np.isfinite(y_U).all():
         raise ValueError("a predicted duration is not finite: the model is broken; use another checkpoint")
     d_U = np.clip(np.expm1(np.minimum(y_U, 30.0)), 0, MAX_FRAMES)
-    if speed == 1.0:
+    if speed == 1.0 and log_std_U is None:
         return np.maximum(1, np.round(d_U)).astype(np.int32)
     ends_U = np.cumsum(np.maximum(d_U, 1e-3) / speed)
     frames_U, end = np.ones(len(y_U), np.int32), 0
@@ -159,8 +164,8 @@ def predict(
 ) -> list[UnitSequence]:
     """The units with predicted durations; equal neighbours are joined first, their own durations are not looked at.
 
-    speed: above 1 is faster. temperature: of the spread; 0 takes the mean of log(d + 1), else `key` draws,
-      one or one for each sequence.
+    speed: above 1 is faster. temperature: of the spread; 0 takes mean durations (without a spread exp of the mean of
+      log(d + 1)), else `key` draws, one or one for each sequence.
     Raises ValueError for ids the model does not have, a speed as in `whole_frames`, a temperature below 0, or above 0
     of a model without spread or without a key.
     """
@@ -190,12 +195,12 @@ def predict(
             raise ValueError("this duration model has no spread to draw from: set temperature=0, or train with spread")
         for row, i in enumerate(members):
             y_U = np.asarray(made.mean_BxU[row, : len(joined[i])], np.float64)
+            log_std_U = None if made.log_std_BxU is None else np.asarray(made.log_std_BxU[row, : len(y_U)], np.float64)
             if temperature:
                 # By numpy: the draw of a sequence shall not depend on what it is padded to.
                 rng = np.random.default_rng(np.asarray(jax.random.key_data(keys_N[i])))
-                std_U = np.exp(np.asarray(made.log_std_BxU[row, : len(y_U)]))
-                y_U = y_U + temperature * std_U * rng.standard_normal(len(y_U))
-            found[i] = dataclasses.replace(joined[i], durations=whole_frames(y_U, speed))
+                y_U, log_std_U = y_U + temperature * np.exp(log_std_U) * rng.standard_normal(len(y_U)), None
+            found[i] = dataclasses.replace(joined[i], durations=whole_frames(y_U, speed, log_std_U))
     return found
 
 

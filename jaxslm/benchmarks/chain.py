@@ -121,7 +121,7 @@ def _voice(flags: argparse.Namespace) -> MaskedVoice:
     heads = max(1, flags.d_model // 64)
     config = MaskedConfig(UNITS, 8, 1024, d_model=flags.d_model, n_layers=flags.layers, n_heads=heads, d_ff=flags.d_ff)
     masked = jax.jit(lambda key: MaskedModel(config, key))(jax.random.key(1))
-    durations = DurationModel(UNITS, DurationConfig(), jax.random.key(2))
+    durations = DurationModel(UNITS, DurationConfig(spread=False), jax.random.key(2))
     durations.predictor.project.bias[...] = durations.predictor.project.bias[...].at[0].set(math.log(FRAMES + 1))
     inventory = _inventory()
     facts = dict(

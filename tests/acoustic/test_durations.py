@@ -107,8 +107,12 @@ def test_sequences_of_all_lengths_have_what_they_have_alone_and_equal_neighbours
     for given, each in zip(units, made, strict=True):
         np.testing.assert_array_equal(each.ids, given.ids)
         np.testing.assert_array_equal(each.durations, predict(model(), [given])[0].durations)
-    y = model().log_durations(units[1].ids[None]).mean_BxU[0]
-    np.testing.assert_array_equal(made[1].durations, whole_frames(np.asarray(y)))
+    y = model().log_durations(units[1].ids[None])
+    expected = whole_frames(np.asarray(y.mean_BxU[0]), log_std_U=np.asarray(y.log_std_BxU[0]))
+    np.testing.assert_array_equal(made[1].durations, expected)
+    plain = model(spread=False)
+    y = plain.log_durations(units[1].ids[None]).mean_BxU[0]
+    np.testing.assert_array_equal(predict(plain, [units[1]])[0].durations, whole_frames(np.asarray(y)))
     doubled = UnitSequence(np.repeat(units[1].ids, 2), np.ones(14), RATE)
     assert predict(model(), [doubled])[0] == made[1]
 
@@ -122,9 +126,21 @@ def test_drawn_durations_have_the_predicted_spread():
     assert abs(logs.mean() - np.log(201)) < 0.01 and abs(logs.std() - 0.1) < 0.006
     cooler = np.log1p(predict(one, units, temperature=0.5, key=jax.random.key(3))[0].durations)
     assert abs(cooler.std() - 0.05) < 0.004
-    np.testing.assert_array_equal(predict(one, units)[0].durations, 200)
+    assert abs(predict(one, units)[0].durations.mean() - (201 * np.exp(0.1**2 / 2) - 1)) < 1e-3
     both = predict(one, [units[0], *sequences(5)], temperature=1.0, key=jax.random.key(3))
     np.testing.assert_array_equal(both[0].durations, drawn)
+
+
+def test_mean_durations_last_as_long_as_drawn_ones():
+    one = jax.tree.map(jnp.zeros_like, model())
+    one.predictor.project.bias[...] = jnp.array([np.log(9.0), np.log(0.6)])
+    units = sequences(4000)
+    drawn = predict(one, units, temperature=1.0, key=jax.random.key(3))[0].durations
+    made, faster = (predict(one, units, speed=speed)[0].durations for speed in (1.0, 2.0))
+    assert made.sum() / drawn.sum() == pytest.approx(1, abs=0.03) and 8 / drawn.mean() < 0.85  # exp of the mean of logs
+    assert set(made) == {9, 10} and abs(faster.sum() - made.sum() / 2) <= 1
+    unlearnt = whole_frames(np.log([3.0, 3.0]), log_std_U=np.array([2.0, np.log(1.0)]))
+    assert unlearnt.sum() == round(2 * (3 * np.exp(0.5) - 1))
 
 
 @pytest.mark.parametrize("spread", [False, True])
