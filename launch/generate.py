@@ -21,6 +21,7 @@ from jaxslm.commands import add_unmasking, unmasking_of
 from jaxslm.generation.batch import ANSWERS, answer_file
 from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
+from jaxslm.stopwatch import Stopwatch
 from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, open_named
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.training.checkpoint import CheckpointError
@@ -93,6 +94,7 @@ def run(flags: argparse.Namespace) -> None:
         raise ValueError("there is nothing to speak with: name the run of an acoustic stage by --acoustic=WORKDIR")
     audio = chain.recording(flags.audio) if flags.audio else None
     request = Request(to=to, text=flags.text, audio=audio, voice=chain.voice_of(flags.voice))
+    options["watch"] = Stopwatch(begins=lambda stage: log.info("%s ...", stage))
     if flags.stream:
         answer = stream(chain, request, flags.out, options)
     else:

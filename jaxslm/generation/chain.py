@@ -130,6 +130,7 @@ class Chain:
         duration_temperature: float = 0.0,
         sound: bool = True,
         places: Sequence[int] | None = None,
+        watch: Stopwatch | None = None,
     ) -> list[Answer]:
         """Answers in the order of the requests.
 
@@ -139,18 +140,18 @@ class Chain:
           speed: of units that come from the language model as of `durations.predict`, of others as of `units.at_speed`.
           duration_temperature: see `durations.predict`; what was heard keeps its durations.
           sound: False leaves speech as units.
+          watch: takes the time that the answers then have as `seconds`.
         Raises:
           ValueError: a request that cannot be answered, by its id; what is asked of whom has it not.
           FloatingPointError: a model whose logits or samples are not finite.
         """
-        watch = Stopwatch()
+        watch = Stopwatch() if watch is None else watch
         keys_N = keys_of(jax.random.key(seed), len(requests))
         if places is not None:
             keys_N = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.asarray(places))
         for request in requests:
             self.check(request)
-        with watch("units"):
-            heard = self._heard(requests)
+        heard = self._heard(requests, watch)
         answers = self._said(requests, heard, sampling, _drawn(keys_N, 0), watch)
         spoken = [i for i, answer in enumerate(answers) if answer.units is not None and len(answer.units)]
         if sound and self.voice and spoken:
@@ -249,7 +250,7 @@ class Chain:
             return self.voice.prompt(request.audio, where, from_end=True)
         return None
 
-    def _heard(self, requests: Sequence[Request]) -> list[UnitSequence | None]:
+    def _heard(self, requests: Sequence[Request], watch: Stopwatch) -> list[UnitSequence | None]:
         clips = [i for i, request in enumerate(requests) if request.audio is not None]
         if clips and self.inventory is None:
             raise ValueError("an audio prompt needs the unit inventory the model was trained with")
@@ -258,8 +259,11 @@ class Chain:
                 f"unit inventory {self.inventory.name} ({self.inventory.sha256[:12]}) is not the one of the language "
                 f"model ({self.language.vocabulary.unit_inventory_sha256[:12]}): its unit ids mean other sounds"
             )
-        units = self.inventory.encode_batch([requests[i].audio.heard for i in clips]) if clips else []
         found: list[UnitSequence | None] = [None] * len(requests)
+        if not clips:
+            return found
+        with watch("units"):
+            units = self.inventory.encode_batch([requests[i].audio.heard for i in clips])
         for i, each in zip(clips, units, strict=True):
             found[i] = each
         return found
