@@ -9,11 +9,9 @@ import logging
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from jaxslm.evaluation.demo_page import serving
-from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, open_named
-from jaxslm.tasks.own_voice import VOICE
+from jaxslm.tasks.opening import add_runs, open_named
 from jaxslm.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -25,11 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
-    parser.add_argument(
-        "--acoustic", help=f"of what speaks, or of two stages COARSE,FINE; default: {ACOUSTIC}, else WORKDIR/{VOICE}"
-    )
-    parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
+    add_runs(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     flags = parser.parse_args()

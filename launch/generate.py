@@ -22,8 +22,7 @@ from jaxslm.generation.batch import ANSWERS, answer_file
 from jaxslm.generation.chain import TO, Answer, Chain, Request
 from jaxslm.generation.sampler import Sampling
 from jaxslm.stopwatch import Stopwatch
-from jaxslm.tasks.opening import ACOUSTIC, WORKDIR, open_named
-from jaxslm.tasks.own_voice import VOICE
+from jaxslm.tasks.opening import add_runs, open_named
 from jaxslm.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -37,17 +36,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
-    parser.add_argument(
-        "--acoustic", help=f"of what speaks, or of two stages COARSE,FINE; default: {ACOUSTIC}, else WORKDIR/{VOICE}"
-    )
+    add_runs(parser)
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--text")
     prompt.add_argument("--audio", type=Path, help="WAV, FLAC, OGG, MP3 ...; up to a minute")
     prompt.add_argument("--batch", type=Path, help="JSON lines of requests")
     parser.add_argument("--to", choices=TO, help="default: text of audio, speech of text")
     parser.add_argument("--voice", help="recording to speak like (its first 3 s), or a vocoder's speaker")
-    parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
     parser.add_argument("--out", type=Path, help="FILE.wav, text file, or the folder of a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stream", action="store_true", help="write FILE.wav while it is made (causal codecs)")

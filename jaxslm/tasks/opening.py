@@ -1,5 +1,6 @@
 """Trained runs, opened to be used."""
 
+import argparse
 import functools
 import logging
 from collections.abc import Mapping
@@ -36,6 +37,15 @@ def open_chain(
     if language is None and voice is None:
         raise ValueError("name a run: a language model by --workdir, an acoustic stage by --acoustic, or both")
     return Chain(language, voice)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """--workdir, --acoustic and --step, for `open_named`."""
+    parser.add_argument("--workdir", type=Path, help=f"of a language model's run; default: {WORKDIR}")
+    parser.add_argument(
+        "--acoustic", help=f"of what speaks, or of two stages COARSE,FINE; default: {ACOUSTIC}, else WORKDIR/{VOICE}"
+    )
+    parser.add_argument("--step", type=int, help="checkpoint of the language model; default: the newest")
 
 
 def open_named(
