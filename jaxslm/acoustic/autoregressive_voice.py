@@ -14,7 +14,7 @@ from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.stopwatch import Stopwatch
 from jaxslm.units.inventory import UnitInventory
-from jaxslm.units.units import UnitSequence
+from jaxslm.units.units import UnitSequence, check_inventory
 
 LEAST_SECONDS = 0.1  # of a prompt: a few frames of units and codes
 
@@ -43,13 +43,8 @@ class AutoregressiveVoice:
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than that of the training."""
-        mine = self.coarse.vocabulary.unit_inventory_sha256
-        if sha256 != mine:
-            raise ValueError(
-                f"the coarse stage speaks units of {self.coarse.facts.inventory} ({mine[:12]}), these are of "
-                f"{sha256[:12]}, to which the same ids mean other sounds: train both with the same "
-                "data.units.inventory"
-            )
+        own, name = self.coarse.vocabulary.unit_inventory_sha256, self.coarse.facts.inventory
+        check_inventory(sha256, own, name=name, who="the coarse stage")
 
     def prompt(self, given: Clip | str, where: str, *, from_end: bool = False) -> Prompt:
         """The voice of the first seconds of a recording, or the last. Raises ValueError for one that is too short."""

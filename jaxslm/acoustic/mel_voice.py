@@ -26,7 +26,7 @@ from jaxslm.audio.io import Clip
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import Embedding, Linear
 from jaxslm.stopwatch import Stopwatch
-from jaxslm.units.units import UnitSequence, deduplicate
+from jaxslm.units.units import UnitSequence, check_inventory, deduplicate
 
 HOP, FFT, BANDS = 160, 1024, 80
 FRAME_RATE = SAMPLE_RATE / HOP
@@ -141,12 +141,8 @@ class MelVoice:
         self.model, self.facts = jax.device_put(model), facts
 
     def check_units(self, sha256: str) -> None:
-        mine = self.facts["inventory"]
-        if sha256 != mine["sha256"]:
-            raise ValueError(
-                f"this voice speaks units of {mine['name']} ({mine['sha256'][:12]}), these are of {sha256[:12]}, to "
-                "which the same ids mean other sounds: use the voice of the run that made them"
-            )
+        own = self.facts["inventory"]
+        check_inventory(sha256, own["sha256"], name=own["name"], who="this voice")
 
     def prompt(self, given: Clip | str, where: str, *, from_end: bool = False) -> None:
         """Raises ValueError."""

@@ -15,7 +15,7 @@ from jaxslm.acoustic.durations import predict
 from jaxslm.acoustic.vocoder import Conditions, Vocoder, VocoderConfig
 from jaxslm.codec.runner import BATCH_SECONDS, similar_lengths
 from jaxslm.configure import closest
-from jaxslm.units.units import UnitSequence
+from jaxslm.units.units import UnitSequence, check_inventory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,8 @@ class VocoderFacts:
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than the vocoder was trained with."""
-        if self.inventory_sha256 and sha256 != self.inventory_sha256:
-            raise ValueError(
-                f"the vocoder speaks units {self.inventory} of SHA-256 {self.inventory_sha256[:12]}, but these are of "
-                f"{sha256[:12] or 'an unknown one'}, so its ids would mean other sounds: use a vocoder that was "
-                "trained with data.units.inventory set to the folder of these units"
-            )
+        if self.inventory_sha256:
+            check_inventory(sha256, self.inventory_sha256, name=self.inventory, who="the vocoder")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values as JSON has them."""

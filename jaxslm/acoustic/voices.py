@@ -23,7 +23,7 @@ from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.stopwatch import Stopwatch
 from jaxslm.units.inventory import UnitInventory
-from jaxslm.units.units import UnitSequence
+from jaxslm.units.units import UnitSequence, check_inventory
 
 PROMPT_SECONDS = 3.0
 _LEAST_SECONDS = 0.025  # that an encoder of units takes
@@ -67,13 +67,8 @@ class MaskedVoice:
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than that of the training."""
-        mine = self.facts["inventory"]
-        if sha256 != mine["sha256"]:
-            raise ValueError(
-                f"the acoustic stage speaks units of {mine['name']} ({mine['sha256'][:12]}), these are of "
-                f"{sha256[:12]}, to which the same ids mean other sounds: train both with the same "
-                "data.units.inventory"
-            )
+        own = self.facts["inventory"]
+        check_inventory(sha256, own["sha256"], name=own["name"], who="the acoustic stage")
 
     def prompt(
         self,

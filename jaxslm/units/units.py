@@ -107,3 +107,12 @@ def unit_word_offsets(units: UnitSequence, words: Sequence[Word]) -> np.ndarray:
     inner = np.searchsorted(middles_U, np.round(cuts, 6))
     assert np.all(np.diff(inner) >= 0), "word times run backwards: pass them through check_words first"
     return np.concatenate([[0], inner, [len(units)]]).astype(np.int32)
+
+
+def check_inventory(sha256: str, own: str, *, name: str, who: str) -> None:
+    """Raises ValueError for units of the inventory `sha256` given to `who`, trained with those of `own`, `name`."""
+    if sha256 != own:
+        raise ValueError(
+            f"{who} speaks units of {name} ({own[:12]}), these are of {sha256[:12] or 'an unknown inventory'}, to "
+            "which the same ids mean other sounds: use a run that was trained with data.units.inventory of these units"
+        )
