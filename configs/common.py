@@ -269,7 +269,7 @@ def unit_vocoder() -> ConfigDict:
             "unit_vocoder",
             every=5000,
             steps=400_000,
-            init_from="",  # a workdir of the same vocoder, or a published checkpoint
+            init_from="",  # a workdir of the same vocoder, which may know more speakers, or a published checkpoint
             export=dict(every=0),
             samples=dict(utterances=4),
             optimizer=dict(vocoder=_adam(**adam), discriminators=_adam(**adam), max_skipped=20),

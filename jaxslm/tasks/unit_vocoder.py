@@ -23,6 +23,7 @@ from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 from jaxslm.data.unit_crops import UnitCrops, find_spoken
+from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.adversarial import adversarial_training, check_mesh, evaluation, plain, step_flops
 from jaxslm.tasks.base import UNITS
@@ -52,7 +53,7 @@ def make(config: Mapping, workdir: Path) -> Task:
     partitioner = make_partitioner(config["mesh"])
     check_mesh(partitioner, data["batch_size"], "vocoder")
     training = adversarial_training(config, data["sample_rate"], VocoderGenerator())
-    speech = open_speech(config)
+    speech = open_speech(config, known_speakers(workdir, config["init_from"]))
     crops, facts = speech.crops, speech.facts
 
     build = functools.partial(build_model, facts.config, training, plain(config["discriminators"]))
@@ -85,9 +86,19 @@ def make(config: Mapping, workdir: Path) -> Task:
     )
 
 
-def open_speech(config: Mapping) -> Speech:
-    """Prepares the data of a config. Raises ValueError where there is none of one split, where units are not as many a
-    second as the generator makes frames, and for a closed set of speakers of which none is named.
+def known_speakers(*places: str | Path) -> tuple[str, ...]:
+    """Names of the first of the folders that is a run of a vocoder, by id; none if none is."""
+    files = (Path(place).expanduser() / VOCODER_FILE for place in places if place)
+    found = next((file for file in files if file.is_file()), None)
+    return VocoderFacts.from_json(read_json(found)).speakers if found else ()
+
+
+def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:
+    """Prepares the data of a config. known: speakers of the run that this one goes on from, whose ids stay what they
+    were where the data has no others: so a vocoder of many voices is tuned to one.
+
+    Raises ValueError where there is none of one split, where units are not as many a second as the generator makes
+    frames, and for a closed set of speakers of which none is named.
     """
     data, model = config["data"], plain(config["model"])
     if not data["units"]:
@@ -107,6 +118,8 @@ def open_speech(config: Mapping) -> Speech:
         names = tuple(sorted({each.speaker for each in found["train"]} - {""}))
         if not names:
             raise ValueError("model.speakers=True, but no training utterance has a speaker: set it to False")
+        if set(names) <= set(known):
+            names = known
     facts = VocoderFacts(shape(n_speakers=len(names)), names, (), inventory.name, inventory.sha256)
     n_frames = max(1, round(data["seconds"] * inventory.frame_rate))
     more = dict(speakers={name: i for i, name in enumerate(names)}, sample_rate=rate)

@@ -142,6 +142,24 @@ def test_a_run_stopped_half_way_ends_as_one_that_was_not(finished):
     assert held["heldout/duration_error"] > 0 and held["heldout/loss/durations"] > 0
 
 
+def test_a_vocoder_of_many_voices_is_tuned_to_one(finished, tmp_path):
+    folder, whole, _ = finished
+    one = config(tmp_path, steps=1, init_from=str(folder / "whole"))
+    one.data.units = {"inventory": str(folder / "whole" / "units")}
+    manifest = tmp_path / "tones" / "manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(line | dict(speaker="b")) + "\n" for line in lines))
+    made = task.make(one, tmp_path / "tuned")
+    assert made.artifacts[VOCODER_FILE]["speakers"] == ["a", "b"]
+    assert set(next(made.batches(0))["speaker"].ravel().tolist()) == {1}
+    loop.run(made, one, tmp_path / "tuned")
+    one.init_from = str(tmp_path / "gone")
+    assert task.make(one, tmp_path / "tuned").artifacts == made.artifacts  # goes on without it
+    manifest.write_text("".join(json.dumps(line | dict(speaker="c")) + "\n" for line in lines))
+    one.init_from = str(folder / "whole")
+    assert task.make(one, tmp_path / "other").artifacts[VOCODER_FILE]["speakers"] == ["c"]
+
+
 def test_a_workdir_is_all_that_a_vocoder_needs(finished, tmp_path):
     folder, _, made = finished
     moved = shutil.copytree(folder / "whole", tmp_path / "moved")
