@@ -161,6 +161,8 @@ def audiolm(*, stage: str, seconds: float, context_length: int, temperature: flo
     config.optimizer.update(peak_lr=5e-4, schedule="inverse_sqrt", warmup_steps=4000, b2=0.98, weight_decay=0.01)
     config.model.update(d_model=1024, n_layers=12, n_heads=16, n_kv_heads=16, d_ff=4096, remat="full")
     config.samples.update(temperature=temperature, top_p=1.0)
+    if stage == "coarse":
+        config.samples.voice = "quick"  # which learns the durations that units of a language model need
     config.data.update(
         sources=dict(librilight=dict(kind="manifest", path="data/librilight_60k/manifest.jsonl")),
         codec="data/soundstream_16k",  # a run of configs/soundstream_16k.py with 12 levels

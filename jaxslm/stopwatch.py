@@ -10,8 +10,8 @@ class Stopwatch(dict[str, float]):
     before it runs, to show someone who waits what is going on.
     """
 
-    def __init__(self, begins: Callable[[str], None] | None = None):
-        super().__init__()
+    def __init__(self, *seconds, begins: Callable[[str], None] | None = None):
+        super().__init__(*seconds)
         self._begins = begins
 
     @contextlib.contextmanager

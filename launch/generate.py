@@ -93,7 +93,7 @@ def run(flags: argparse.Namespace) -> None:
     if flags.stream:
         answer = stream(chain, request, flags.out, options)
     else:
-        (answer,) = chain.answer([request], **options, sound=sound)
+        (answer,) = chain.answer([request], **options, sound=to_file)
         tell(answer)
         if to_file:
             answer.save(flags.out)

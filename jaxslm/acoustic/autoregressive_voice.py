@@ -10,6 +10,7 @@ from jaxslm.acoustic.durations import DurationModel, predict
 from jaxslm.audio import SAMPLE_RATE
 from jaxslm.audio.io import Clip, resample
 from jaxslm.codec.codes import CodeSequence
+from jaxslm.codec.identity import codec_sha256
 from jaxslm.codec.model import Codec
 from jaxslm.codec.runner import CodecRunner
 from jaxslm.stopwatch import Stopwatch
@@ -23,7 +24,7 @@ class AutoregressiveVoice:
     """A `generation.chain.Voice` that takes on the voice of a prompt.
 
     durations: of the coarse run's own voice; None where it learnt none.
-    Raises ValueError for an inventory that is not that of the stages.
+    Raises ValueError for an inventory or a codec that is not that of the stages, by its hash.
     """
 
     clones = True
@@ -38,8 +39,19 @@ class AutoregressiveVoice:
     ):
         self.coarse, self.fine, self.inventory, self.durations = coarse, fine, inventory, durations
         self.codec, self.sample_rate = CodecRunner(codec), codec.config.sample_rate
+        none = (
+            "the coarse run has no durations: train it with --config.samples.voice=quick, or let it speak units of "
+            "recordings alone (--to=voice)"
+        )
+        self.untimed = none if durations is None else ""
         check_pair(coarse, fine)
         self.check_units(inventory.sha256)
+        theirs, mine = codec_sha256(codec), coarse.vocabulary.codec_sha256
+        if theirs != mine:
+            raise ValueError(
+                f"the coarse stage makes codes of {coarse.facts.codec['name']} ({mine[:12]}), not of this codec "
+                f"({theirs[:12]}), to which they would mean other sounds: give the codec it was trained with"
+            )
 
     def check_units(self, sha256: str) -> None:
         """Raises ValueError for units of another inventory than that of the training."""
@@ -60,12 +72,7 @@ class AutoregressiveVoice:
         return Prompt(units.expand(), codes.ids)
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
-        """The units with predicted durations. Raises ValueError where the coarse run learnt none."""
-        if self.durations is None:
-            raise ValueError(
-                "the coarse run has no durations: train it with --config.samples.voice=quick, or let it speak units "
-                "of recordings alone (--to=voice)"
-            )
+        """The units with predicted durations, unless `untimed`."""
         return predict(self.durations, units, speed=speed, temperature=temperature, key=key)
 
     def speak(

@@ -55,17 +55,13 @@ class AcousticCrops:
         """The most frames of codes in a crop, at least 1."""
         return max(1, int(self.seconds * rates.codes + _SLACK))
 
-    def check_levels(self, stage: str, n_levels: int) -> None:
-        """Raises ValueError unless codes of `n_levels` a frame leave the stage, "coarse" or "fine", something to make.
-
-        Only what there are several of can be divided: a codec of one level has a coarse stage alone.
-        """
-        most = n_levels if stage == "coarse" else n_levels - 1
-        if self.coarse_levels > most:
-            cure = f"set it to 1 to {most}" if most else "it has no fine stage"
+    def check_levels(self, n_levels: int) -> None:
+        """Raises ValueError unless codes of `n_levels` a frame leave each of the two stages something to make."""
+        if self.coarse_levels >= n_levels:
+            cure = f"set it to 1 to {n_levels - 1}" if n_levels > 1 else "use a codec of two levels or more"
             raise ValueError(
-                f"data.acoustic.coarse_levels={self.coarse_levels}, and the codec has {n_levels} codes a frame, of "
-                f"which the stage '{stage}' makes {'the first' if stage == 'coarse' else 'those behind'}: {cure}"
+                f"data.acoustic.coarse_levels={self.coarse_levels}, and the codec has {n_levels} codes a frame, which "
+                f"leaves the fine stage none to make: {cure}"
             )
 
 

@@ -134,7 +134,7 @@ class MelVoice:
     Raises ValueError for units of another inventory.
     """
 
-    clones, inventory = False, None
+    clones, untimed, inventory = False, "", None
     sample_rate = SAMPLE_RATE
 
     def __init__(self, model: Mapping[str, Any], facts: Mapping[str, Any]):

@@ -53,6 +53,7 @@ class ParallelStage:
         overlap: int | None = None,
         ahead: int | None = None,
     ):
+        settings.check_levels(model.config.n_levels)
         self.model, self.window, self.settings = jax.device_put(model), window, settings
         self.overlap = window // 8 if overlap is None else overlap
         self.ahead = window // 16 if ahead is None else ahead

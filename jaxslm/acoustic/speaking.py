@@ -20,13 +20,15 @@ from jaxslm.units.units import UnitSequence, check_inventory
 
 @dataclasses.dataclass(frozen=True)
 class VocoderFacts:
-    """What the ids of a vocoder mean. speakers, styles: names by id; none where it has none. inventory: name of the
-    units, inventory_sha256 their hash; "" where that is not known (published files do not tell).
+    """What the ids of a vocoder mean. speakers, styles: names by id; none where it has none. speaker: who speaks where
+    none is asked for; "" the first. inventory: name of the units, inventory_sha256 their hash; "" where that is not
+    known (published files do not tell).
     """
 
     config: VocoderConfig
     speakers: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    speaker: str = ""
     inventory: str = ""
     inventory_sha256: str = ""
 
@@ -90,7 +92,7 @@ class VocoderRunner:
     ) -> list[np.ndarray]:
         """Samples float32 [N] at the vocoder's rate, N = hop times the frames of the units.
 
-        speaker, style: names of the facts, one for all or one a sequence; "" is the first.
+        speaker, style: names of the facts, one for all or one a sequence; "" is the facts' speaker, the first style.
         pitch, style_codes: int, of each sequence, at their own rate; with predicted durations one a deduplicated unit.
         predicted: durations are those of the vocoder's predictor, by speed, temperature and key (see
           `durations.predict`); else the units' own.
@@ -170,6 +172,7 @@ class VocoderRunner:
             return None
         if name and name not in names:
             raise ValueError(f"{kind}='{name}' is not one of the vocoder's: {', '.join(names)}.{closest(name, names)}")
+        name = name or (self.facts.speaker if kind == "speaker" else "")
         return names.index(name) if name else 0
 
 

@@ -25,7 +25,8 @@ class Unmasking:
     passes: of each level, the last of which is for all that remain. SoundStorm has 16 and then 1 each.
     temperature: of the codes where a level has several passes; a single pass takes the likeliest.
     choice_temperature: of the noise on what counts as sure, falling to 0 with the passes of a level.
-    guidance: w of `logits + w (logits - logits without the prompt)`; 0 computes no such second pass.
+    guidance: w of `logits + w (logits - logits without the prompt)`, whose codes of the level and those above it are
+      hidden for these, as the model knows it from training without prompts; 0 computes no such second pass.
     """
 
     passes: tuple[int, ...] = (16, 1, 1, 1, 1, 1, 1, 1)
@@ -38,8 +39,13 @@ class Unmasking:
         if not self.passes or min(self.passes) < 1:
             raise ValueError(f"passes={self.passes}: give each level 1 or more")
         for name in ("temperature", "choice_temperature", "guidance"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}; set it to 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}; set it to a number of 0 or more")
+
+    def check_levels(self, n_levels: int) -> None:
+        """Raises ValueError for as many numbers of passes as there are not levels."""
+        if len(self.passes) != n_levels:
+            raise ValueError(f"passes={self.passes} for {n_levels} levels: give one number for each")
 
     def schedule(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """([P] levels, [P] shares of the frames that stay hidden after the pass, [P] noise of the choice)."""
@@ -68,8 +74,7 @@ def unmask(
     Raises ValueError for as many numbers of passes as there are not levels.
     """
     config = model.config
-    if len(settings.passes) != config.n_levels:
-        raise ValueError(f"passes={settings.passes} for {config.n_levels} levels: give one number for each")
+    settings.check_levels(config.n_levels)
     n_frames = units_BxT.shape[1]
     given_BxT = mask_time(n_frames, prompt_B)
     open_BxT = mask_time(n_frames, frames_B) & ~given_BxT
@@ -85,7 +90,8 @@ def unmask(
         level = levels_P[p]
         logits = logits_of(codes, known, level)
         if settings.guidance:
-            alone = logits_of(codes, known & ~given_BxT[..., None], level)
+            hidden_BxTxQ = given_BxT[..., None] & (jnp.arange(config.n_levels) >= level)
+            alone = logits_of(codes, known & ~hidden_BxTxQ, level)
             logits = logits + settings.guidance * (logits - alone)
         finite_B &= jnp.where(open_BxT[..., None], jnp.isfinite(logits), True).all(axis=(1, 2))
         draw_B, choose_B = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, p)))(keys_B).T

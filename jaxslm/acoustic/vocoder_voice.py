@@ -20,9 +20,13 @@ class VocoderVoice:
 
     def __init__(self, runner: VocoderRunner, inventory: UnitInventory | None):
         self.runner, self.inventory = runner, inventory
-        self.sample_rate, self.speakers = runner.model.config.sample_rate, runner.facts.speakers
+        self.sample_rate, facts = runner.model.config.sample_rate, runner.facts
+        # Who speaks unasked comes first.
+        self.speakers = tuple(sorted(facts.speakers, key=lambda name: name != facts.speaker))
         if inventory:
             self.check_units(inventory.sha256)
+        none = "this vocoder has no duration predictor: it speaks units of recordings alone (--to=voice)"
+        self.untimed = none if runner.model.durations is None else ""
         if needed := {"pitch", "style_code"} & set(runner.model.config.conditions):
             raise ValueError(
                 f"this vocoder needs {' and '.join(sorted(needed))}, which no units have: use one without, or give "
@@ -42,9 +46,7 @@ class VocoderVoice:
         return given
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
-        """The units with durations of its predictor. Raises ValueError where it has none."""
-        if self.runner.model.durations is None:
-            raise ValueError("this vocoder has no duration predictor: it speaks units of recordings alone (--to=voice)")
+        """The units with durations of its predictor, unless `untimed`."""
         return predict(self.runner.model, units, speed=speed, temperature=temperature, key=key)
 
     def speak(

@@ -41,7 +41,7 @@ class MaskedVoice:
       ValueError: another inventory or codec, by its hash.
     """
 
-    clones = True
+    clones, untimed = True, ""
 
     def __init__(
         self,

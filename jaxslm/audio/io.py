@@ -136,24 +136,28 @@ def write_wav(path: Path, samples_N: np.ndarray, rate: int) -> int:
 
 class WavStream:
     """A 16-bit mono WAV file that grows: until it is closed its header says that it has no end, so that players follow
-    it and what a kill leaves can be played. `n_samples` are written so far.
+    it and what a kill leaves can be played. `n_samples` are written so far; a file that was there before stays as it
+    is until the first are.
     """
 
     def __init__(self, path: Path, rate: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rate, self.n_samples, self._file = rate, 0, path.open("wb")
-        self._header(0xFFFFFFFF - 36)
+        self.path, self.rate, self.n_samples, self._file = path, rate, 0, None
 
     def __enter__(self) -> "WavStream":
         return self
 
     def __exit__(self, *error) -> None:
-        self._file.seek(0)
-        self._header(2 * self.n_samples)
-        self._file.close()
+        if self._file:
+            self._file.seek(0)
+            self._header(2 * self.n_samples)
+            self._file.close()
 
     def write(self, samples_N: np.ndarray) -> None:
         """Samples beyond full scale are written at full scale."""
+        if not self._file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+            self._header(0xFFFFFFFF - 36)
         steps_N = np.clip(np.floor(np.asarray(samples_N, np.float64) * 32768), -32768, 32767)  # as libsndfile has it
         self._file.write(steps_N.astype("<i2").tobytes())
         self._file.flush()

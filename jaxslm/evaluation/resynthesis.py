@@ -136,7 +136,7 @@ def evaluate_resynthesis(
     result: dict = dict(
         clips=len(clips),
         seconds=sum(map(len, originals)) / rate,
-        without_voice=sum(target is None for target in targets),
+        without_voice=sum(target is None for target in targets) if voice is None else 0,
         voices={},
         not_measured=absent,
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -37,20 +37,21 @@ def answer_file(path: Path, out: Path, chain: Chain, default: Mapping[str, Any],
     failed, seen = 0, set()
     with (out / ANSWERS).open("w", encoding="utf-8") as file, tqdm(total=len(lines), unit=" requests") as bar:
         for first in range(0, len(lines), _GROUP):
-            rows, requests = [], []
+            rows, asked = [], []
             for number, line in lines[first : first + _GROUP]:
-                rows.append(dict(id=f"{number:05d}"))
+                row, where = dict(id=f"{number:05d}"), f"{path}, line {number}"
+                rows.append(row)
                 try:
-                    request = _request(line, f"{path}, line {number}", rows[-1]["id"], path.parent, chain, default)
-                    if request.id in seen:
-                        raise ValueError(f"{path}, line {number}: the id '{request.id}' is taken; give another")
-                    check_inside(out, request.id)
-                    seen.add(request.id)
-                    rows[-1]["id"] = request.id
-                    requests.append((rows[-1], request, number))
+                    fields = dict(id=row["id"]) | _fields(line, where)
+                    if fields["id"] in seen:
+                        raise ValueError(f"{where}: the id '{fields['id']}' is taken; give another")
+                    check_inside(out, fields["id"])
+                    row["id"] = fields["id"]
+                    seen.add(row["id"])
+                    asked.append(_Asked(row, number, *_request(fields, path.parent, chain, default, options)))
                 except (ValueError, OSError) as error:
-                    rows[-1]["error"] = str(error)
-            for row, answer in _answers(chain, requests, options):
+                    row["error"] = str(error)
+            for row, answer in _answers(chain, asked, options):
                 try:
                     row |= answer if isinstance(answer, dict) else _told(answer, out)
                 except (ValueError, OSError) as error:
@@ -63,7 +64,16 @@ def answer_file(path: Path, out: Path, chain: Chain, default: Mapping[str, Any],
     return len(lines) - failed, failed
 
 
-def _request(line: str, where: str, id: str, folder: Path, chain: Chain, default: Mapping[str, Any]) -> Request:
+class _Asked(NamedTuple):
+    """A request, the row that its answer goes into, its line, and what the voice takes on."""
+
+    row: dict[str, Any]
+    number: int
+    request: Request
+    prompt: Any
+
+
+def _fields(line: str, where: str) -> dict[str, str]:
     try:
         fields = json.loads(line)
         assert isinstance(fields, dict)
@@ -73,6 +83,13 @@ def _request(line: str, where: str, id: str, folder: Path, chain: Chain, default
         raise ValueError(f"{where}: unknown field '{unknown[0]}'; a line has {', '.join(FIELDS)}")
     if wrong := [name for name, value in fields.items() if not isinstance(value, str)]:
         raise ValueError(f"{where}: {wrong[0]} is {fields[wrong[0]]!r}, but must be a string")
+    return fields
+
+
+def _request(
+    fields: Mapping[str, str], folder: Path, chain: Chain, default: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Request, Any]:
+    """(a request, its prompt): what is wrong with either is of its line alone."""
     audio, voice = fields.get("audio"), fields.get("voice", default.get("voice"))
     to = fields.get("to") or default.get("to") or ("text" if audio is not None else "speech")
     if voice is not None and chain.voice and chain.voice.clones and "voice" in fields:
@@ -83,26 +100,24 @@ def _request(line: str, where: str, id: str, folder: Path, chain: Chain, default
         text=fields.get("text"),
         audio=None if audio is None else chain.recording(folder / audio),
         voice=chain.voice_of(voice) if wants_voice else None,
-        id=fields.get("id", id),
+        id=fields["id"],
     )
     chain.check(request)
-    if chain.voice and wants_voice:
-        chain.prompt_of(request)  # its errors are of this line
-    return request
+    return request, chain.prompt_of(request) if chain.voice and wants_voice and options.get("sound", True) else None
 
 
-def _answers(chain: Chain, requests: list, options: Mapping[str, Any]) -> Iterator[tuple[dict, Answer | dict]]:
+def _answers(chain: Chain, asked: list[_Asked], options: Mapping[str, Any]) -> Iterator[tuple[dict, Answer | dict]]:
     """(row, its answer); where a group fails each is asked alone, so that one bad request harms no other."""
-    if not requests:
+    if not asked:
         return
-    rows, asked, places = zip(*requests, strict=True)
+    rows, places, requests, prompts = zip(*asked, strict=True)
     try:
-        yield from zip(rows, chain.answer(asked, places=places, **options), strict=True)
+        yield from zip(rows, chain.answer(requests, places=places, prompts=prompts, **options), strict=True)
     except (ValueError, FloatingPointError) as error:
-        if len(requests) == 1:
+        if len(asked) == 1:
             yield rows[0], dict(error=str(error))
             return
-        for each in requests:
+        for each in asked:
             yield from _answers(chain, [each], options)
 
 

@@ -33,6 +33,7 @@ class Voice(Protocol):
     """What makes sound of units: the masked stage with its codec, a unit vocoder."""
 
     sample_rate: int
+    untimed: str  # why it gives units of a language model no durations; "" where it does
     clones: bool  # takes on the voice of a recording; else it has speakers of its own
     inventory: UnitInventory | None  # to hear recordings with
 
@@ -130,6 +131,7 @@ class Chain:
         duration_temperature: float = 0.0,
         sound: bool = True,
         places: Sequence[int] | None = None,
+        prompts: Sequence[Any] | None = None,
         watch: Stopwatch | None = None,
     ) -> list[Answer]:
         """Answers in the order of the requests.
@@ -140,6 +142,7 @@ class Chain:
           speed: of units that come from the language model as of `durations.predict`, of others as of `units.at_speed`.
           duration_temperature: see `durations.predict`; what was heard keeps its durations.
           sound: False leaves speech as units.
+          prompts: what `prompt_of` gives for each request, where it is known already.
           watch: takes the time that the answers then have as `seconds`.
         Raises:
           ValueError: a request that cannot be answered, by its id; what is asked of whom has it not.
@@ -151,22 +154,30 @@ class Chain:
             keys_N = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.asarray(places))
         for request in requests:
             self.check(request)
+        if sound and self.voice and prompts is None and any(request.to != "text" for request in requests):
+            with watch("prompts"):  # what is wrong with them is known before the language model has run
+                prompts = [None if request.to == "text" else self.prompt_of(request) for request in requests]
         heard = self._heard(requests, watch)
         answers = self._said(requests, heard, sampling, _drawn(keys_N, 0), watch)
         spoken = [i for i, answer in enumerate(answers) if answer.units is not None and len(answer.units)]
         if sound and self.voice and spoken:
             own_N = keys_N[np.array(spoken)]
             units = self._timed(requests, answers, spoken, speed, duration_temperature, _drawn(own_N, 1), watch)
-            with watch("prompts"):
-                prompts = [self.prompt_of(requests[i]) for i in spoken]
-            sounds = self.voice.speak(units, prompts, _drawn(own_N, 2), watch)
+            sounds = self.voice.speak(units, [prompts[i] for i in spoken], _drawn(own_N, 2), watch)
             for i, each, samples_N in zip(spoken, units, sounds, strict=True):
                 rate = self.voice.sample_rate
                 answers[i] = replace(answers[i], units=each, samples=_finite(samples_N), sample_rate=rate)
         return [replace(answer, seconds=watch) for answer in answers]
 
     def stream(
-        self, request: Request, *, seed: int = 0, speed: float = 1.0, duration_temperature: float = 0.0, **options: Any
+        self,
+        request: Request,
+        *,
+        seed: int = 0,
+        speed: float = 1.0,
+        duration_temperature: float = 0.0,
+        watch: Stopwatch | None = None,
+        **options: Any,
     ) -> tuple[Answer, Iterator[np.ndarray]]:
         """(an answer without samples, its sound as it is made). options: as `answer`.
 
@@ -176,13 +187,14 @@ class Chain:
         if self.voice is None:
             raise ValueError("there is nothing to speak with: name an acoustic stage (--acoustic=WORKDIR)")
         self.voice.check_stream()
-        (answer,) = self.answer([request], seed=seed, sound=False, **options)
-        if not len(answer.units or ()):
-            raise ValueError("the language model said nothing: ask again with another --seed")
-        watch, keys_N = answer.seconds, keys_of(jax.random.key(seed), 1)
-        (units,) = self._timed([request], [answer], [0], speed, duration_temperature, _drawn(keys_N, 1), watch)
+        watch = Stopwatch() if watch is None else watch
         with watch("prompts"):
             prompt = self.prompt_of(request)
+        (answer,) = self.answer([request], seed=seed, sound=False, watch=watch, **options)
+        if not len(answer.units or ()):
+            raise ValueError("the language model said nothing: ask again with another --seed")
+        keys_N = keys_of(jax.random.key(seed), 1)
+        (units,) = self._timed([request], [answer], [0], speed, duration_temperature, _drawn(keys_N, 1), watch)
         chunks = self.voice.stream(units, prompt, _drawn(keys_N, 2)[0])
         return replace(answer, units=units, sample_rate=self.voice.sample_rate), map(_finite, chunks)
 
@@ -242,7 +254,12 @@ class Chain:
             self._prompt(request, None)
 
     def prompt_of(self, request: Request) -> Any:
-        """What the voice takes on for a request: speech that goes on keeps the voice it had, if nothing is asked."""
+        """What the voice takes on for a request: speech that goes on keeps the voice it had, if nothing is asked.
+
+        Raises ValueError where the voice cannot say it so.
+        """
+        if request.to == "speech" and self.voice.untimed:
+            raise ValueError(self.voice.untimed)
         where = f"the voice of {request.id}" if request.id else "the voice"
         if request.voice is not None:
             return self.voice.prompt(request.voice, where)

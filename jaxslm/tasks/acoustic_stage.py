@@ -18,7 +18,6 @@ from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.export import load_vocabulary
 from jaxslm.training.checkpoint import restore_model
 from jaxslm.training.workdir import write_json
-from jaxslm.units.inventory import UnitInventory
 
 STAGE_FILE, CODEC = "stage.json", "codec"
 
@@ -35,7 +34,7 @@ def stage_facts(config: Mapping[str, Any], codec: Mapping, inventory: str, rates
     """
     stage, samples = stage_of(config["data"]["mixture"]), config["samples"]
     crops = AcousticCrops(**config["data"]["acoustic"])
-    crops.check_levels(stage, len(codec["codebook_sizes"]))
+    crops.check_levels(len(codec["codebook_sizes"]))
     if config["export"]["every"]:
         raise ValueError("an acoustic stage has no Hugging Face form: set export.every=0")
     sampling = Sampling(**{name: samples[name] for name in ("temperature", "top_k", "top_p")})
@@ -48,20 +47,10 @@ def write_facts(workdir: Path, facts: StageFacts) -> None:
     write_json(workdir / STAGE_FILE, dict(codec=facts.codec, inventory=facts.inventory, **rates))
 
 
-def load_stage(
-    workdir: str | Path,
-    step: int | None = None,
-    *,
-    inventory: UnitInventory | None = None,
-    codec: Mapping | None = None,
-) -> Stage:
+def load_stage(workdir: str | Path, step: int | None = None) -> Stage:
     """(decoder, vocabulary, facts) of a coarse or fine run, of its newest checkpoint or of `step`.
 
-    Args:
-      inventory, codec: what is to be used with it, the latter as `describe_codec` describes it.
-    Raises:
-      ValueError: the folder is no run of an acoustic stage, or units or codes would mean other sounds.
-      CheckpointError: no checkpoint can be read.
+    Raises ValueError where the folder is no run of an acoustic stage, CheckpointError where no checkpoint can be read.
     """
     workdir = Path(workdir)
     config, path = read_config(workdir), workdir / STAGE_FILE
@@ -73,20 +62,7 @@ def load_stage(
     said, vocabulary = json.loads(path.read_text()), load_vocabulary(workdir)
     rates = FrameRates(said["unit_rate"], said["code_rate"])
     facts = stage_facts(config, said["codec"], said["inventory"], rates)
-    if inventory is not None:
-        _refuse_other("unit inventory", said["inventory"], vocabulary.unit_inventory_sha256, inventory, workdir)
-    if codec is not None:
-        _refuse_other("codec", said["codec"]["name"], vocabulary.codec_sha256, codec, workdir)
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
     abstract = jax.eval_shape(functools.partial(Decoder, model_config), jax.random.key(0))
     model, _ = restore_model(workdir / "checkpoints", abstract, step)
     return Stage(model, vocabulary, facts)
-
-
-def _refuse_other(what: str, name: str, sha256: str, given: UnitInventory | Mapping, workdir: Path) -> None:
-    theirs = (given["name"], given["sha256"]) if isinstance(given, Mapping) else (given.name, given.sha256)
-    if theirs[1] != sha256:
-        raise ValueError(
-            f"{workdir} was trained with the {what} {name} ({sha256[:12]}..), not with {theirs[0]} "
-            f"({theirs[1][:12]}..), which means other sounds: use the {what} of the run, or a run of yours"
-        )

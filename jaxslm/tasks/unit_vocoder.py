@@ -29,6 +29,7 @@ from jaxslm.tasks.adversarial import adversarial_training, check_mesh, evaluatio
 from jaxslm.tasks.base import UNITS
 from jaxslm.tasks.vocoder_files import VOCODER_FILE, import_vocoder
 from jaxslm.tasks.vocoder_samples import draw_media, pick_recordings, write_samples
+from jaxslm.training.checkpoint import saved_steps
 from jaxslm.training.distributed import share_of
 from jaxslm.training.state import make_init
 from jaxslm.training.task import Task
@@ -87,10 +88,11 @@ def make(config: Mapping, workdir: Path) -> Task:
 
 
 def known_speakers(*places: str | Path) -> tuple[str, ...]:
-    """Names of the first of the folders that is a run of a vocoder, by id; none if none is."""
-    files = (Path(place).expanduser() / VOCODER_FILE for place in places if place)
-    found = next((file for file in files if file.is_file()), None)
-    return VocoderFacts.from_json(read_json(found)).speakers if found else ()
+    """Names of the first of the folders that is a trained vocoder's, by id; none if none is."""
+    for place in (Path(place).expanduser() for place in places if place):
+        if (place / VOCODER_FILE).is_file() and saved_steps(place / "checkpoints"):
+            return VocoderFacts.from_json(read_json(place / VOCODER_FILE)).speakers
+    return ()
 
 
 def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:
@@ -108,6 +110,7 @@ def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:
     inventory, rate = prepared.inventory, data["sample_rate"]
     with_speakers = model.pop("speakers")
     names: tuple[str, ...] = ()
+    speaker = ""
     shape = functools.partial(
         VocoderConfig, sample_rate=rate, frame_rate=inventory.frame_rate, n_units=inventory.size, **model
     )
@@ -118,9 +121,12 @@ def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:
         names = tuple(sorted({each.speaker for each in found["train"]} - {""}))
         if not names:
             raise ValueError("model.speakers=True, but no training utterance has a speaker: set it to False")
-        if set(names) <= set(known):
-            names = known
-    facts = VocoderFacts(shape(n_speakers=len(names)), names, (), inventory.name, inventory.sha256)
+        if (heard := set(names)) < set(known):
+            log.info(
+                "of %d speakers of the vocoder the data have %d: the others stay as they are", len(known), len(heard)
+            )
+            names, speaker = known, names[0]
+    facts = VocoderFacts(shape(n_speakers=len(names)), names, (), speaker, inventory.name, inventory.sha256)
     n_frames = max(1, round(data["seconds"] * inventory.frame_rate))
     more = dict(speakers={name: i for i, name in enumerate(names)}, sample_rate=rate)
     crops, heldout = (
@@ -139,7 +145,10 @@ def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:
 def check_facts(name: str, saved: Any, current: Any) -> None:
     """`Task.check_artifact`: refuses a run whose ids meant something else, naming what."""
     before, now = VocoderFacts.from_json(saved), VocoderFacts.from_json(current)
-    before.check_units(now.inventory_sha256)
+    try:
+        before.check_units(now.inventory_sha256)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; or use a new --workdir") from error
     for field in ("config", "speakers", "styles"):
         if getattr(before, field) != getattr(now, field):
             raise ValueError(

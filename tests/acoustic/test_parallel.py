@@ -98,6 +98,11 @@ def test_what_the_stage_cannot_speak_is_refused(units, given, said):
         stage()([np.array(units, np.int32)], [given], KEY)
 
 
+def test_passes_of_other_levels_are_refused_when_it_is_opened():
+    with pytest.raises(ValueError, match="give one number for each"):
+        ParallelStage(MaskedModel(CONFIG, jax.random.key(0)), 32, Unmasking(passes=(1,) * (CONFIG.n_levels + 1)))
+
+
 def test_a_model_that_diverged_is_named():
     model = MaskedModel(CONFIG, jax.random.key(1))
     model.norm.scale[...] = model.norm.scale[...] * jnp.nan

@@ -148,6 +148,8 @@ def test_settings_that_make_no_sense_are_refused():
         Unmasking(passes=(3, 0))
     with pytest.raises(ValueError, match="guidance=-1"):
         Unmasking(guidance=-1.0)
+    with pytest.raises(ValueError, match="temperature=nan; set it to a number"):
+        Unmasking(temperature=float("nan"))
     units, codes = batch(0, 1)
     with pytest.raises(ValueError, match="for 3 levels"):
         unmask(model(), units, jnp.array([T]), codes, jnp.array([0]), jax.random.key(0), Unmasking())

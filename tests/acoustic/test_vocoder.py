@@ -180,7 +180,7 @@ def test_codes_at_a_lower_rate_are_repeated_and_the_last_goes_on():
 
 
 def test_what_a_vocoder_cannot_say_is_refused_with_its_cure():
-    facts = VocoderFacts(conditioned().config, ("ann", "bob", "eve"), (), "mfcc-l0-k9", "a" * 64)
+    facts = VocoderFacts(conditioned().config, ("ann", "bob", "eve"), (), "", "mfcc-l0-k9", "a" * 64)
     runner, units = VocoderRunner(conditioned(), facts), [units_of(4)]
     pitch = [np.zeros(-(-units[0].durations.sum() // 2), int)]
 

@@ -171,6 +171,7 @@ def test_a_growing_wav_can_be_read_before_and_after_it_is_closed(tmp_path):
     parts = [rng.uniform(-1.2, 1.2, n).astype(np.float32) for n in (100, 7)]
     path = tmp_path / "new" / "a.wav"
     with WavStream(path, 16_000) as file:
+        assert not path.exists()  # and one of before would still be there
         file.write(parts[0])
         assert len(soundfile.read(path)[0]) == 100
         file.write(parts[1])

@@ -224,10 +224,8 @@ def test_impossible_crops(fields, message):
 
 
 def test_levels_that_leave_a_stage_nothing():
-    AcousticCrops(coarse_levels=3).check_levels("coarse", 3)
-    with pytest.raises(
-        ValueError, match="coarse_levels=3, and the codec has 3 codes a frame.*'fine'.*set it to 1 to 2"
-    ):
-        AcousticCrops(coarse_levels=3).check_levels("fine", 3)
-    with pytest.raises(ValueError, match="it has no fine stage"):
-        AcousticCrops(coarse_levels=1).check_levels("fine", 1)
+    AcousticCrops(coarse_levels=2).check_levels(3)
+    with pytest.raises(ValueError, match="coarse_levels=3, and the codec has 3 codes a frame.*fine.*set it to 1 to 2"):
+        AcousticCrops(coarse_levels=3).check_levels(3)
+    with pytest.raises(ValueError, match="use a codec of two levels or more"):
+        AcousticCrops(coarse_levels=1).check_levels(1)

@@ -136,7 +136,8 @@ def test_speakers_of_a_vocoder_go_by_their_names(clips, tmp_path):
     parrot.clones, parrot.speakers = False, ("ann",)
     evaluate_resynthesis(dict(parrot=parrot), clips, tmp_path, metrics=["mel"], progress=False)
     assert parrot.prompts[0] == ["ann", None, "ann"]
-    evaluate_resynthesis(dict(parrot=parrot), clips, tmp_path, voice="ann", metrics=["mel"], progress=False)
+    result = evaluate_resynthesis(dict(parrot=parrot), clips, tmp_path, voice="ann", metrics=["mel"], progress=False)
+    assert result["without_voice"] == 0  # all are said by her
     assert parrot.prompts[-1] == ["ann"]  # each timed alone
 
 

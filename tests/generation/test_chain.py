@@ -26,7 +26,7 @@ SHAPE = dict(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
 class Tones:
     """A voice of a step a unit, of two frames more than its id says; it keeps what it was asked."""
 
-    sample_rate, clones = RATE, True
+    sample_rate, untimed, clones = RATE, "", True
 
     def __init__(self, inventory):
         self.inventory, self.asked = inventory, []
@@ -169,6 +169,17 @@ def test_a_voice_without_durations_speaks_what_was_heard(chain, monkeypatch):
     assert chain.answer([Request("voice", audio=noise(2), voice=noise())])[0].samples is not None
 
 
+@pytest.mark.parametrize("how", ("answer", "stream"))
+def test_what_cannot_be_spoken_is_known_before_the_language_model_runs(chain, how, monkeypatch):
+    monkeypatch.setattr("jaxslm.generation.chain.complete", lambda *_, **__: pytest.fail("the language model ran"))
+    run = chain.stream if how == "stream" else lambda request: chain.answer([request])
+    with pytest.raises(ValueError, match="too short"):
+        run(Request("speech", text="a cat", voice=noise(n=100)))
+    monkeypatch.setattr(chain.voice, "untimed", "no durations", raising=False)
+    with pytest.raises(ValueError, match="no durations"):
+        run(Request("speech", text="a cat"))
+
+
 def test_an_answer_that_is_cut_says_so(chain):
     short = chain.answer([Request("speech", text="a cat" * n) for n in range(1, 9)], sampling=dict(max_new_tokens=1))
     assert not all(answer.stopped for answer in short)
@@ -201,7 +212,7 @@ def test_a_batch_answers_what_it_can_and_names_the_rest(chain, tmp_path):
     lines = [
         json.dumps(dict(id="one", text="a cat\u2028"), ensure_ascii=False),
         json.dumps(dict(audio="a.wav")),
-        json.dumps(dict(audio="broken.wav")),
+        json.dumps(dict(audio="broken.wav", id="lost")),
         json.dumps(dict(text="")),
         json.dumps(dict(text="x", colour="red")),
         json.dumps(dict(id="one", text="again")),
@@ -219,7 +230,7 @@ def test_a_batch_answers_what_it_can_and_names_the_rest(chain, tmp_path):
     for row, said in zip(rows[2:9], causes, strict=True):
         assert said in row["error"], row
     assert {p.name for p in (tmp_path / "out").iterdir()} == {ANSWERS, "one.wav", "last.wav"}
-    assert rows[8]["id"] == "00010"  # lines are counted as an editor counts them
+    assert rows[2]["id"] == "lost" and rows[8]["id"] == "00010"  # lines are counted as an editor counts them
     assert rows[0]["wav"] == "one.wav" and "[Hu" in rows[0]["units"] and rows[1]["text"] is not None
     with pytest.raises(ValueError, match="there already"):
         answer_file(tmp_path / "in.jsonl", tmp_path / "out", chain, {})

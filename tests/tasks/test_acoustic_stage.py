@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from jaxslm.acoustic.autoregressive import Prompt, coarse_to_fine
+from jaxslm.acoustic.autoregressive_voice import AutoregressiveVoice
 from jaxslm.audio.io import encode_flac
 from jaxslm.codec.identity import describe_codec
 from jaxslm.codec.runner import CodecRunner
@@ -73,7 +74,7 @@ def runs(tmp_path_factory, about):
 
 
 def test_stages_are_read_back_and_make_codes(runs, about):
-    stages = [load_stage(runs[stage], inventory=UNITS, codec=about) for stage in ("coarse", "fine")]
+    stages = [load_stage(runs[stage]) for stage in ("coarse", "fine")]
     decoder, vocabulary, facts = stages[0]
     assert isinstance(decoder, Decoder) and vocabulary.codec_sha256 == about["sha256"]
     assert (facts.stage, facts.levels, stages[1].facts.levels) == ("coarse", (0, 2), (2, 1))
@@ -84,12 +85,17 @@ def test_stages_are_read_back_and_make_codes(runs, about):
     assert [codes.shape for codes in made] == [(24, 3), (60, 3)]
 
 
-def test_other_units_and_other_codecs_are_refused(runs, about, tmp_path):
-    other_units = dataclasses.replace(UNITS, encoder="precomputed:another")
-    with pytest.raises(ValueError, match=f"unit inventory .*test.*{UNITS.sha256[:12]}.*not with .*another"):
-        load_stage(runs["coarse"], inventory=other_units)
-    with pytest.raises(ValueError, match=rf"codec toy \({about['sha256'][:12]}..\), not with mimi \(dddd"):
-        load_stage(runs["fine"], codec=about | dict(name="mimi", sha256="d" * 64))
+def test_units_and_codecs_of_other_runs_are_refused(runs):
+    stages = [load_stage(runs[stage]) for stage in ("coarse", "fine")]
+    voice = AutoregressiveVoice(*stages, UNITS, small_codec())
+    assert "has no durations" in voice.untimed
+    with pytest.raises(ValueError, match="the coarse stage speaks units of precomputed:test-l0-k12"):
+        AutoregressiveVoice(*stages, dataclasses.replace(UNITS, encoder="precomputed:another"), small_codec())
+    with pytest.raises(ValueError, match=r"the coarse stage makes codes of toy \(.*, not of this codec \("):
+        AutoregressiveVoice(*stages, UNITS, small_codec(1))
+
+
+def test_what_is_no_run_of_a_stage_is_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="is no run of an acoustic stage.*audiolm_coarse.py"):
         path = tmp_path / "config.json"
         path.write_text(config_of("coarse").to_json_best_effort())

@@ -153,6 +153,10 @@ def test_a_vocoder_of_many_voices_is_tuned_to_one(finished, tmp_path):
     assert made.artifacts[VOCODER_FILE]["speakers"] == ["a", "b"]
     assert set(next(made.batches(0))["speaker"].ravel().tolist()) == {1}
     loop.run(made, one, tmp_path / "tuned")
+    voice, units = open_voice(tmp_path / "tuned"), [UnitSequence([0, 1, 2], [9, 9, 9], 50.0)]
+    assert voice.speakers == ("b", "a")  # the one it was tuned to speaks where none is asked for
+    unasked, b, a = (voice.speak(units, [name], None)[0] for name in (None, "b", "a"))
+    assert (unasked == b).all() and not np.allclose(b, a)
     one.init_from = str(tmp_path / "gone")
     assert task.make(one, tmp_path / "tuned").artifacts == made.artifacts  # goes on without it
     manifest.write_text("".join(json.dumps(line | dict(speaker="c")) + "\n" for line in lines))
