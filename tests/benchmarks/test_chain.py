@@ -10,7 +10,7 @@ def test_each_stage_has_its_share():
     result = chain.run(small.split())
     details = result["details"]
     stages = details["real_time_factor_of_stages"]
-    assert set(stages) == {"units", "language model", "durations", "prompts", "codes", "waveform"}
+    assert set(stages) == {"language model", "durations", "prompts", "codes", "waveform"}
     assert sum(stages.values()) == pytest.approx(details["real_time_factor"]) == pytest.approx(1 / result["ours"])
     assert details["streamed_seconds"] > 2  # about two frames a unit
     assert 0 < details["first_sound_after_s"] < details["streamed_real_time_factor"] * details["streamed_seconds"]
