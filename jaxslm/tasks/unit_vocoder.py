@@ -23,13 +23,11 @@ from jaxslm.data.loader import training_batches
 from jaxslm.data.prepare import prepare
 from jaxslm.data.records import Records
 from jaxslm.data.unit_crops import UnitCrops, find_spoken
-from jaxslm.hf.config_file import read_json
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks.adversarial import adversarial_training, check_mesh, evaluation, plain, step_flops
 from jaxslm.tasks.base import UNITS
-from jaxslm.tasks.vocoder_files import VOCODER_FILE, import_vocoder
+from jaxslm.tasks.vocoder_files import VOCODER_FILE, import_vocoder, known_speakers
 from jaxslm.tasks.vocoder_samples import draw_media, pick_recordings, write_samples
-from jaxslm.training.checkpoint import saved_steps
 from jaxslm.training.distributed import share_of
 from jaxslm.training.state import make_init
 from jaxslm.training.task import Task
@@ -85,14 +83,6 @@ def make(config: Mapping, workdir: Path) -> Task:
         ),
         loss_label="",
     )
-
-
-def known_speakers(*places: str | Path) -> tuple[str, ...]:
-    """Names of the first of the folders that is a trained vocoder's, by id; none if none is."""
-    for place in (Path(place).expanduser() for place in places if place):
-        if (place / VOCODER_FILE).is_file() and saved_steps(place / "checkpoints"):
-            return VocoderFacts.from_json(read_json(place / VOCODER_FILE)).speakers
-    return ()
 
 
 def open_speech(config: Mapping, known: tuple[str, ...] = ()) -> Speech:

@@ -15,7 +15,7 @@ from jaxslm.codec.conv import kernel_size
 from jaxslm.hf.config_file import read_json
 from jaxslm.hf.vocoder import load_vocoder_file
 from jaxslm.naming import parameter_name
-from jaxslm.training.checkpoint import restore_parts
+from jaxslm.training.checkpoint import restore_parts, saved_steps
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,14 @@ def open_vocoder(place: str | Path, *, units_sha256: str = "") -> tuple[Vocoder,
     if (place / VOCODER_FILE).is_file():
         return load_vocoder(place, units_sha256=units_sha256)
     return load_vocoder_file(place)
+
+
+def known_speakers(*places: str | Path) -> tuple[str, ...]:
+    """Names of the first of the folders that is a trained vocoder's, by id; none if none is."""
+    for place in (Path(place).expanduser() for place in places if place):
+        if (place / VOCODER_FILE).is_file() and saved_steps(place / "checkpoints"):
+            return VocoderFacts.from_json(read_json(place / VOCODER_FILE)).speakers
+    return ()
 
 
 def import_vocoder(model: Mapping[str, Any], place: Path) -> dict[str, Any]:

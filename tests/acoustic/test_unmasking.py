@@ -72,6 +72,32 @@ def test_the_prompt_stays_and_every_frame_gets_a_code(guidance):
     np.testing.assert_array_equal(made, again)
 
 
+class Attentive:
+    """Logits of code 1 that are .8 where level 0 of the prompt's frame is known, of code 0 that are 1, else -9."""
+
+    config = MaskedConfig(U, 2, K)
+
+    def __call__(self, units_BxT, codes_BxTxQ, known_BxTxQ, frames_B):
+        return 0.8 * known_BxTxQ[:, :1, 0]
+
+    def logits(self, hidden_Bx1, level):
+        return jnp.full((len(hidden_Bx1), T, K), -9.0).at[..., 0].set(1.0).at[..., 1].set(hidden_Bx1)
+
+
+def test_guidance_hides_of_the_prompt_what_training_without_prompts_hides():
+    units, codes = batch(0, 1)
+    options = dict(passes=(1, 1), temperature=0.0)
+    plain, guided = (
+        unmask(
+            Attentive(), units, jnp.array([T]), codes[..., :2], jnp.array([1]), keys(1, 1), Unmasking(**options, **w)
+        )
+        for w in ({}, dict(guidance=1.0))
+    )
+    assert (plain[0, 1:] == 0).all()
+    # The prompt is hidden at the level that is drawn, which moves its codes, and not below it.
+    assert (guided[0, 1:, 0] == 1).all() and (guided[0, 1:, 1] == 0).all()
+
+
 def test_each_pass_reveals_the_surest_frames_and_as_many_as_the_schedule_says():
     """With a model that always says the same."""
 
