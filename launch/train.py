@@ -18,7 +18,7 @@ def main() -> None:
 
     try:
         distributed.start()  # before anything asks JAX for devices
-        from jaxslm.tasks import TASKS
+        from jaxslm.tasks.table import TASKS
         from jaxslm.training import loop, workdir
 
         loop.check_limits(config)  # here too: preparing the data can take hours

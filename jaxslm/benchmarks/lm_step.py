@@ -11,7 +11,6 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,7 @@ def _our_step(arguments: argparse.Namespace) -> Callable[..., float]:
     from jaxslm.benchmarks.llama_weights import load_llama, random_llama_state
     from jaxslm.models.decoder import Decoder
     from jaxslm.sharding import make_partitioner
-    from jaxslm.tasks.speech_text_lm import make_loss
+    from jaxslm.tasks.lm_program import make_loss
     from jaxslm.training.optimizer import make_optimizer
     from jaxslm.training.state import TrainState
     from jaxslm.training.step import make_train_step
@@ -124,7 +123,7 @@ def _our_step(arguments: argparse.Namespace) -> Callable[..., float]:
     optimizer, schedule = make_optimizer(adamw, arguments.warmup + arguments.steps)
     partitioner = make_partitioner({}, jax.devices()[:1])
     settings = dict(loss_chunks=arguments.n_chunks, optimizer=dict(z_loss=0.0))
-    loss = make_loss(settings, SimpleNamespace(size=config.vocab_size), 1, partitioner)
+    loss = make_loss(settings, config.vocab_size, 1, partitioner)
     compiled = make_train_step(loss, optimizer, schedule, objectives=["text"])
     key = jax.random.key_data(jax.random.key(0))
     counters = (jnp.zeros((), jnp.int32) for _ in range(2))  # the state is donated: no two of its buffers may be one

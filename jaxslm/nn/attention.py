@@ -6,7 +6,6 @@ C head dimension.
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 
 from jaxslm.nn.layers import at_least_float32
 from jaxslm.sharding import Constrain, no_constraint
@@ -78,10 +77,11 @@ def _xla(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask) -> jax.Array:
     n_kv_heads, head_dim = k_BxSxKxC.shape[2:]
     visible_BxTxS = visible(*mask)
     # Query heads are grouped by the key head they share, so keys and values are never repeated.
-    q_BxKxGxTxC = rearrange(q_BxTxHxC * head_dim**-0.5, "b t (k g) c -> b k g t c", k=n_kv_heads)
+    batch, length = q_BxTxHxC.shape[:2]
+    q_BxTxKxGxC = (q_BxTxHxC * head_dim**-0.5).reshape(batch, length, n_kv_heads, -1, head_dim)
     k_BxKxSxC, v_BxKxSxC = k_BxSxKxC.swapaxes(1, 2), v_BxSxKxC.swapaxes(1, 2)
-    context_BxKxGxTxC = _softmax_attention(q_BxKxGxTxC, k_BxKxSxC, v_BxKxSxC, visible_BxTxS)
-    return _zero_blind(rearrange(context_BxKxGxTxC, "b k g t c -> b t (k g) c"), visible_BxTxS)
+    context_BxKxGxTxC = _softmax_attention(jnp.moveaxis(q_BxTxKxGxC, 1, 3), k_BxKxSxC, v_BxKxSxC, visible_BxTxS)
+    return _zero_blind(jnp.moveaxis(context_BxKxGxTxC, 3, 1).reshape(q_BxTxHxC.shape), visible_BxTxS)
 
 
 @jax.custom_vjp

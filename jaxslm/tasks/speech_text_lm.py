@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -25,21 +24,18 @@ from jaxslm.data.segments import LayoutSettings
 from jaxslm.data.spans import SpanLengths
 from jaxslm.data.token_index import TokenIndex, build_token_index
 from jaxslm.hf.tensors import DTYPES
-from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
-from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner, make_partitioner
 from jaxslm.tasks import acoustic_stage, acoustic_stage_samples
 from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
 from jaxslm.tasks.codec_files import keep_codec, open_codec
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
+from jaxslm.tasks.lm_program import make_program
 from jaxslm.tasks.own_voice import VOICE, make_voice
 from jaxslm.tasks.samples import pick_heldout, write_samples
 from jaxslm.tasks.voices import open_voice
 from jaxslm.training.checkpoint import saved_steps
 from jaxslm.training.distributed import agree, share_of
-from jaxslm.training.optimizer import make_optimizer
-from jaxslm.training.state import make_init
-from jaxslm.training.step import make_train_step, put_batch
+from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
 from jaxslm.vocabulary import Vocabulary, build_vocabulary, check_free
 
@@ -126,32 +122,6 @@ def make_rows(config: Mapping, corpus: Corpus, *, heldout: bool) -> list[PackedR
     ]
 
 
-def make_loss(config: Mapping, vocabulary: Vocabulary, n_objectives: int, partitioner: Partitioner):
-    """`loss(model, batch) -> (total, sums)` for make_train_step; see chunked_cross_entropy for both."""
-
-    def loss(model: Decoder, batch: Mapping[str, jax.Array]):
-        hidden_BxTxD = model(
-            batch["tokens"],
-            positions_BxT=batch["positions"],
-            segment_ids_BxT=batch["segment_ids"],
-            constrain=partitioner.constrain,
-        )
-        return chunked_cross_entropy(
-            hidden_BxTxD,
-            model.unembedding(),
-            batch["targets"],
-            batch["loss_weights"],
-            batch["objective"],
-            n_objectives=n_objectives,
-            vocab_size=vocabulary.size,
-            n_chunks=config["loss_chunks"],
-            z_loss=config["optimizer"]["z_loss"],
-            constrain=partitioner.constrain,
-        )
-
-    return loss
-
-
 def make(config: Mapping, workdir: Path) -> Task:
     """The task of a config with the keys of configs/common.py.
 
@@ -177,20 +147,15 @@ def make(config: Mapping, workdir: Path) -> Task:
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
     for packed in rows:
         log.info("%s", packed.describe())
-    model_config = DecoderConfig(vocab_size=corpus.vocabulary.padded_size, **config["model"])
-    optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
-    init, abstract_state = make_init(functools.partial(Decoder, model_config), optimizer, partitioner)
-    loss = make_loss(config, corpus.vocabulary, len(names), partitioner)
-    step = make_train_step(
-        loss,
-        optimizer,
-        schedule,
+    vocabulary = corpus.vocabulary
+    program = make_program(
+        config,
+        vocab_size=vocabulary.size,
+        padded_size=vocabulary.padded_size,
         objectives=names,
-        accumulate_steps=config["optimizer"]["accumulate_steps"],
-        state_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract_state),
+        partitioner=partitioner,
     )
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    tokens_per_step = data["batch_size"] * data["context_length"]
 
     def write_files(folder: Path) -> None:
         corpus.prepared.inventory.save(folder / UNITS)
@@ -200,28 +165,28 @@ def make(config: Mapping, workdir: Path) -> Task:
             keep_codec(*corpus.codec, folder / acoustic_stage.CODEC)
 
     return Task(
-        init=init,
-        step=step,
+        init=program.init,
+        step=program.step,
         batches=lambda first_step: training_batches(
             rows, shares, batch_size=data["batch_size"], first_step=first_step, workers=data["workers"], **processes
         ),
         batch_sharding=partitioner.batch_sharding(),
-        abstract_state=lambda: abstract_state,
-        evaluate=make_evaluate(config, loss, names, heldout, partitioner, processes),
+        abstract_state=lambda: program.abstract_state,
+        evaluate=make_evaluate(config, program.loss, names, heldout, partitioner, processes),
         samples=make_samples(config, corpus, facts, workdir),
         write_files=write_files,
         import_model=lambda model, folder: import_model(
-            source, model, folder, vocabulary=corpus.vocabulary, new_rows=config["new_rows"], seed=config["seed"]
+            source, model, folder, vocabulary=vocabulary, new_rows=config["new_rows"], seed=config["seed"]
         ),
         export=lambda step, folder: export_run(
             workdir, config, folder, step=step, dtype=config["export"]["dtype"], progress=False
         ),
-        artifacts={VOCABULARY_FILE: corpus.vocabulary.to_json()},
+        artifacts={VOCABULARY_FILE: vocabulary.to_json()},
         check_artifact=lambda name, saved, current: Vocabulary.from_json(current).check_same(
             Vocabulary.from_json(saved), str(workdir / name)
         ),
-        work_per_step=tokens_per_step,
-        flops_per_step=tokens_per_step * flops_per_token(model_config, data["context_length"]),
+        work_per_step=data["batch_size"] * data["context_length"],
+        flops_per_step=program.flops_per_step,
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +11,11 @@ from jax.sharding import PartitionSpec as P
 
 from jaxslm.models.decoder import Decoder
 from jaxslm.sharding import make_partitioner
-from jaxslm.tasks.speech_text_lm import make_loss
+from jaxslm.tasks.lm_program import make_loss
 from tests.models.llama import packed_rows, tiny_config
 
 LENGTH = 128
-VOCABULARY = SimpleNamespace(size=120)  # of 128 with padding
+VOCAB_SIZE = 120  # of 128 with padding
 
 
 def loss_and_gradient_norm(mesh: dict, devices=None, **changes) -> tuple[float, float]:
@@ -32,13 +31,13 @@ def loss_and_gradient_norm(mesh: dict, devices=None, **changes) -> tuple[float, 
     batch = packed_rows([[60, 40], [128], [64, 64], [100]] * 2, LENGTH)
     batch = {name.removesuffix("_BxT"): value for name, value in batch.items()}
     batch |= dict(
-        targets=np.minimum(np.roll(batch["tokens"], -1, 1), VOCABULARY.size - 1),
+        targets=np.minimum(np.roll(batch["tokens"], -1, 1), VOCAB_SIZE - 1),
         loss_weights=(batch["segment_ids"] > 0).astype(np.float32),
         objective=np.tile(np.arange(LENGTH, dtype=np.int32) % 2, (8, 1)),
     )
     batch = jax.device_put(batch, partitioner.batch_sharding())
     settings = dict(loss_chunks=4, optimizer=dict(z_loss=1e-3))
-    summed = make_loss(settings, VOCABULARY, 2, partitioner)
+    summed = make_loss(settings, VOCAB_SIZE, 2, partitioner)
 
     def loss(model, batch):
         total, sums = summed(model, batch)
