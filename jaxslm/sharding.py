@@ -125,6 +125,11 @@ class Partitioner:
 
         return jax.tree_util.tree_map_with_path(of, tree, is_leaf=is_param)
 
+    @property
+    def platform(self) -> str:
+        """Of the devices that will run it: "cpu", "gpu" or "tpu"; a plan compiles for devices that are not here."""
+        return self.mesh.devices.flat[0].platform
+
     @functools.cached_property
     def constrain(self) -> "Constrain":
         """`constrain(x, *axes)` pins an activation inside jit."""
@@ -136,6 +141,10 @@ class Constrain:
     """What a model needs to know of the mesh: how to pin activations and how to run a kernel shard by shard."""
 
     partitioner: Partitioner | None
+
+    @property
+    def platform(self) -> str:
+        return self.partitioner.platform if self.partitioner else jax.default_backend()
 
     def __call__(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """`x` laid out by its logical axes, one a dimension; a dimension that does not divide is replicated."""
@@ -154,12 +163,24 @@ class Constrain:
         def run(*arguments: jax.Array) -> jax.Array:
             specs = [self.partitioner.spec(axes, x.shape) for axes, x in zip(in_axes, arguments, strict=True)]
             out = self.partitioner.spec(out_axes, jax.eval_shape(kernel, *arguments).shape)
-            mapped = jax.shard_map(
-                kernel, mesh=self.partitioner.mesh, in_specs=tuple(specs), out_specs=out, check_vma=False
-            )
-            return mapped(*arguments)
+            return self.shard_map(kernel, specs, out)(*arguments)
 
         return run
+
+    def mesh_axes(self, axes: Sequence[str | None], shape: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+        """Mesh axes that divide each dimension, as `__call__` lays it out; mesh axes of size 1 divide nothing."""
+        if self._single():
+            return ((),) * len(axes)
+        spec, sizes = self.partitioner.spec(axes, shape, strict=False), self.partitioner.mesh.shape
+        names = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
+        return tuple(tuple(axis for axis in entry if sizes[axis] > 1) for entry in names)
+
+    def shard_map(self, function: Callable, in_specs: Sequence[PartitionSpec], out_specs: Any) -> Callable:
+        """`function` on each device's pieces; it sums over mesh axes itself."""
+        if self._single():
+            return function
+        mesh = self.partitioner.mesh
+        return jax.shard_map(function, mesh=mesh, in_specs=tuple(in_specs), out_specs=out_specs, check_vma=False)
 
     def _single(self) -> bool:
         return self.partitioner is None or self.partitioner.mesh.size == 1

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxslm.masking import mask_time
-from jaxslm.models.decoder import REMAT_POLICIES, Block, DecoderConfig
+from jaxslm.models.decoder import Block, DecoderConfig
 from jaxslm.nn.bidirectional import attend_bidirectional
 from jaxslm.nn.layers import Embedding, LayerNorm, Linear, RMSNorm
+from jaxslm.nn.remat import rematerialized
 from jaxslm.nn.rope import frequencies, rotary_table
 from jaxslm.sharding import Constrain, no_constraint
 
@@ -97,14 +98,14 @@ class MaskedModel(nnx.Module):
         rows_QxKxD = self.codes[...].astype(config.dtype)
         x_BxTxD = self.units(units_BxT, config.dtype, constrain)
         x_BxTxD += sum(rows_QxKxD[level][ids_BxTxQ[..., level]] for level in range(config.n_levels))
-        rotary = rotary_table(jnp.arange(n_frames)[None], frequencies(config.block.head_dim, config.rope_theta))
+        frequency = frequencies(config.block.head_dim, config.rope_theta)
+        rotary = rotary_table(jnp.arange(n_frames)[None], frequency, constrain.platform)
 
         def layer(x_BxTxD, block):
             x_BxTxD = block(x_BxTxD, real_BxT, rotary, constrain)
             return constrain(x_BxTxD, "batch", "length", "activation_embed"), None
 
-        if config.remat != "none":
-            layer = jax.checkpoint(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
+        layer = rematerialized(layer, config.remat)
         x_BxTxD, _ = jax.lax.scan(layer, constrain(x_BxTxD, "batch", "length", "activation_embed"), self.layers)
         return self.norm(x_BxTxD)
 

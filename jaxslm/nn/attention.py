@@ -4,10 +4,13 @@ Legend: B batch, T queries, S keys, H query heads, K key/value heads, G = H / K 
 C head dimension.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from jaxslm.nn.layers import at_least_float32
+from jaxslm.nn.remat import named
 from jaxslm.sharding import Constrain, no_constraint
 
 IMPLEMENTATIONS = ("auto", "xla", "blocked", "splash", "cudnn")
@@ -38,7 +41,7 @@ def attend(
     mask = (q_segment_ids, kv_segment_ids, q_positions, kv_positions)
     n_queries, n_keys = q_BxTxHxC.shape[1], k_BxSxKxC.shape[1]
     if impl == "auto":
-        impl = _choose(n_queries, n_keys)
+        impl = _choose(n_queries, n_keys, constrain.platform)
     if impl == "xla":
         return _xla(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
     if impl == "blocked":
@@ -52,13 +55,14 @@ def attend(
                 f"{n_keys}. Use attention='auto', or a context length that is a multiple of 128."
             )
         heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None), ("batch", None, "kv_heads", None)
-        kernel = constrain.per_shard(_splash, (*heads, ("batch", None)), heads[0])
+        interpret = constrain.platform != "tpu"  # off a TPU the kernel is interpreted: slow, for tests
+        kernel = constrain.per_shard(partial(_splash, interpret), (*heads, ("batch", None)), heads[0])
         return kernel(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids)
     raise ValueError(f"attention '{impl}' is not one of {', '.join(IMPLEMENTATIONS)}.")
 
 
-def _choose(n_queries: int, n_keys: int) -> str:
-    if jax.default_backend() == "tpu" and n_queries == n_keys and n_queries % 128 == 0:
+def _choose(n_queries: int, n_keys: int, platform: str) -> str:
+    if platform == "tpu" and n_queries == n_keys and n_queries % 128 == 0:
         return "splash"
     return "blocked" if n_queries > 2 * QUERY_BLOCK and n_queries % QUERY_BLOCK == 0 else "xla"
 
@@ -102,7 +106,8 @@ def _softmax_attention_forward(q, k, v, visible_BxTxS):
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
     context = jnp.einsum("bkgts,bksc->bkgtc", weights.astype(v.dtype), v, preferred_element_type=total.dtype) / total
-    return context.astype(v.dtype), (q, k, v, visible_BxTxS, context.astype(v.dtype), highest + jnp.log(total))
+    context, log_total = named(context.astype(v.dtype), "context"), named(highest + jnp.log(total), "context")
+    return context, (q, k, v, visible_BxTxS, context, log_total)
 
 
 def _softmax_attention_backward(saved, d_context):
@@ -140,26 +145,34 @@ def _blocked(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids, kv_segment_ids, q_p
     return jnp.moveaxis(context, 0, 2).reshape(q_BxTxHxC.shape)
 
 
-def _splash(q_BxTxHxC, k_BxTxKxC, v_BxTxKxC, segment_ids_BxT) -> jax.Array:
+def _splash(interpret, q_BxTxHxC, k_BxTxKxC, v_BxTxKxC, segment_ids_BxT) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
     length, n_heads, head_dim = q_BxTxHxC.shape[1:]
-    block = next(size for size in (512, 256, 128) if length % size == 0)
+    block, wide = (
+        next(n for n in (most, 1024, 512, 256, 128) if n <= most and length % n == 0) for most in (512, 2048)
+    )
+    blocks = {f"block_{name}": block for name in ("q", "kv", "kv_compute", "q_dkv", "kv_dkv_compute")}
     kernel = splash.make_splash_mha(
         splash_mask.MultiHeadMask([splash_mask.CausalMask((length, length))] * n_heads),
         head_shards=1,
         q_seq_shards=1,
         block_sizes=splash.BlockSizes(
-            **{f"block_{name}": block for name in ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute")},
+            # The backward pass leaves a part of dq for each block of keys, to be summed outside: few and wide ones.
+            **blocks,
+            block_kv_dkv=wide,
             use_fused_bwd_kernel=True,
         ),
-        interpret=jax.default_backend() != "tpu",  # off a TPU the kernel is interpreted: slow, for tests
+        interpret=interpret,
+        residual_checkpoint_name="context",
     )
+    # The kernel lets padding see padding (a row that sees nothing would divide by zero): its values are cleared, which
+    # costs nothing beside the projection that makes them, and so its context is 0.
+    v_BxTxKxC = jnp.where((segment_ids_BxT > 0)[:, :, None, None], v_BxTxKxC, 0)
     heads_first = [jnp.swapaxes(x, 1, 2) for x in (q_BxTxHxC * head_dim**-0.5, k_BxTxKxC, v_BxTxKxC)]
     context = jax.vmap(kernel)(*heads_first, splash.SegmentIds(segment_ids_BxT, segment_ids_BxT))
-    # The kernel lets padding see padding (a row that sees nothing would divide by zero): clear it here.
-    return jnp.where((segment_ids_BxT > 0)[:, :, None, None], jnp.swapaxes(context, 1, 2), 0).astype(q_BxTxHxC.dtype)
+    return jnp.swapaxes(context, 1, 2).astype(q_BxTxHxC.dtype)
 
 
 def _cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask) -> jax.Array:

@@ -3,6 +3,8 @@
 Legend: D input features, F output features, V vocabulary.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -73,5 +75,24 @@ class Embedding(nnx.Module):
         self.weight = nnx.Param(_normal(key, (n_ids, dim), std), logical_axes=("vocab", "embed"))
 
     def __call__(self, ids: jax.Array, dtype=jnp.float32, constrain: Constrain = no_constraint) -> jax.Array:
-        # Whole rows: from rows cut along D the compiler would rather gather the activations of the whole batch.
-        return constrain(self.weight[...].astype(dtype), "vocab", None)[ids]
+        return _rows(dtype, constrain, self.weight[...], ids)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rows(dtype, constrain: Constrain, weight_VxD: jax.Array, ids: jax.Array) -> jax.Array:
+    return _rows_forward(dtype, constrain, weight_VxD, ids)[0]
+
+
+def _rows_forward(dtype, constrain, weight_VxD, ids):
+    # Whole rows: from rows cut along D the compiler would rather gather the activations of the whole batch.
+    return constrain(weight_VxD.astype(dtype), "vocab", None)[ids], (ids, weight_VxD)
+
+
+def _rows_backward(dtype, constrain, saved, d_rows):
+    """Float32 sums: in `dtype`, which may be bfloat16, the gradient of a frequent id would stop growing."""
+    ids, weight_VxD = saved
+    d_weight_VxD = jnp.zeros(weight_VxD.shape, weight_VxD.dtype).at[ids].add(d_rows.astype(weight_VxD.dtype))
+    return constrain(d_weight_VxD, "vocab", "embed"), None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)

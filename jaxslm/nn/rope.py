@@ -5,6 +5,7 @@ Legend: B batch, T time, H heads, C head dimension.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +39,39 @@ def frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None)
     return freq.astype(np.float32)
 
 
-def rotary_table(positions_BxT: jax.Array, freq: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin), each float32 [B, T, 1, C/2]; computed once a step and shared by all layers."""
+class Rotary(NamedTuple):
+    """cos and sin of every position's angles, float32 [B, T, 1, C/2], or repeated to C where there is `turn_CxC`: a
+    matrix that exchanges the halves of a head, the second negated."""
+
+    cos: jax.Array
+    sin: jax.Array
+    turn_CxC: np.ndarray | None = None
+
+
+def rotary_table(positions_BxT: jax.Array, freq: np.ndarray, platform: str = "cpu") -> Rotary:
+    """Computed once a step and shared by all layers.
+
+    On a TPU the halves are exchanged by a matrix product, exact since each sum has one term: to cut a head of 128 in
+    two and join it again moves every vector register across its lanes (of a 7B step on a v5e, 4 % of the cycles).
+    """
     angles = positions_BxT[:, :, None, None].astype(jnp.float32) * freq
-    return jnp.cos(angles), jnp.sin(angles)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if platform != "tpu":
+        return Rotary(cos, sin)
+    half = np.eye(len(freq), dtype=np.float32)
+    turn_CxC = np.block([[np.zeros_like(half), half], [-half, np.zeros_like(half)]])
+    return Rotary(*(jnp.concatenate([x, x], axis=-1) for x in (cos, sin)), turn_CxC)
 
 
-def rotate(x_BxTxHxC: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x_BxTxHxC: jax.Array, table: Rotary) -> jax.Array:
     """Rotates pair (i, i + C/2) of every head by its position's angle."""
-    cos, sin = table
-    first, second = jnp.split(x_BxTxHxC.astype(at_least_float32(x_BxTxHxC.dtype)), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    cos, sin, turn_CxC = table
+    wide = x_BxTxHxC.astype(at_least_float32(x_BxTxHxC.dtype))
+    if turn_CxC is None:
+        first, second = jnp.split(wide, 2, axis=-1)
+        rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    else:
+        exact = jax.lax.Precision.HIGHEST if x_BxTxHxC.dtype == jnp.float32 else None
+        turned = jnp.einsum("bthc,cd->bthd", x_BxTxHxC, turn_CxC.astype(x_BxTxHxC.dtype), precision=exact)
+        rotated = wide * cos + turned.astype(wide.dtype) * sin
     return rotated.astype(x_BxTxHxC.dtype)

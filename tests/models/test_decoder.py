@@ -48,7 +48,15 @@ def test_cache_gives_the_hidden_states_of_the_whole_row(pieces):
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(remat="full"), dict(remat="dots"), dict(scan_unroll=3), dict(attention="blocked")]
+    "changes",
+    [
+        dict(remat="full"),
+        dict(remat="dots"),
+        dict(remat="context,attended"),
+        dict(remat="query,host:context,host:gate"),
+        dict(scan_unroll=3),
+        dict(attention="blocked"),
+    ],
 )
 def test_execution_options_do_not_change_the_gradient(changes):
     batch = packed_rows([[7, 12], [20]], 24)
@@ -99,6 +107,8 @@ def test_initial_scale_and_independence_of_layers():
     [
         (dict(n_kv_heads=3), "n_heads=4 is not a multiple"),
         (dict(remat="some"), "model.remat='some' is not one of full"),
+        (dict(remat="context,gates"), "'gates' is no tensor to keep .query"),
+        (dict(remat="context,host:context"), "has 'context' twice"),
         (dict(attention="flash"), "model.attention='flash'"),
         (dict(dtype="float16"), "model.dtype"),
         (dict(head_dim=7), "must be even"),

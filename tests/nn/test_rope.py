@@ -8,11 +8,12 @@ import pytest
 from jaxslm.nn.rope import RopeScaling, frequencies, rotary_table, rotate
 
 
-def test_rotation_is_multiplication_by_a_phase():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_rotation_is_multiplication_by_a_phase(platform):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 5, 3, 8)).astype(np.float32)
     positions = rng.integers(0, 1000, (2, 5)).astype(np.int32)
-    rotated = rotate(x, rotary_table(positions, frequencies(8, 10_000.0)))
+    rotated = rotate(x, rotary_table(positions, frequencies(8, 10_000.0), platform))
     phase = np.exp(1j * positions[:, :, None, None] * 10_000.0 ** (-np.arange(0, 8, 2) / 8))
     expected = (x[..., :4] + 1j * x[..., 4:]) * phase
     np.testing.assert_allclose(rotated, np.concatenate([expected.real, expected.imag], -1), atol=5e-4)
