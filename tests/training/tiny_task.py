@@ -74,6 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=30,
             log_every=1,
+            profile_steps="",
             init_from="",
             checkpoint=dict(every=5, keep=2),
             eval=dict(every=7),
