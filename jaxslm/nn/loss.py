@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxslm.sharding import Constrain, no_constraint
 
 
+@jax.named_scope("loss")
 def chunked_cross_entropy(
     hidden_BxTxD: jax.Array,
     unembedding_DxV: jax.Array,

@@ -44,6 +44,7 @@ def rotary_table(positions_BxT: jax.Array, freq: np.ndarray) -> tuple[jax.Array,
     return jnp.cos(angles), jnp.sin(angles)
 
 
+@jax.named_scope("rope")
 def rotate(x_BxTxHxC: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Rotates pair (i, i + C/2) of every head by its position's angle."""
     cos, sin = table
