@@ -20,11 +20,13 @@ def main() -> None:
         distributed.start()  # before anything asks JAX for devices
         from jaxslm.tasks import TASKS
         from jaxslm.training import goodput, loop, workdir
+        from jaxslm.training.compiled import keep_programs
 
         loop.check_limits(config)  # here too: preparing the data can take hours
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
+        keep_programs(config.data.cache)
         with workdir.alone(folder), goodput.Goodput() as counting:
             task = TASKS[config.task](config, folder)
             workdir.write_provenance(folder, ["python", *sys.argv])
