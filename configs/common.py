@@ -13,6 +13,7 @@ def _run(task: str, every: int = 1000, **more) -> dict:
         seed=0,
         steps=1000,
         log_every=10,
+        profile_steps="",  # "A:B": an XProf trace of these steps, into the workdir's profile/
         checkpoint=dict(every=every, keep=3),
         eval=dict(every=every, batches=8),  # batches of the held-out split, of each objective if there are several
         mesh=dict(data=-1, fsdp=1, tensor=1, sequence=1, rules=dict()),  # a -1 takes the devices that remain

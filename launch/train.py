@@ -19,16 +19,18 @@ def main() -> None:
     try:
         distributed.start()  # before anything asks JAX for devices
         from jaxslm.tasks.table import TASKS
-        from jaxslm.training import loop, workdir
+        from jaxslm.training import goodput, loop, workdir
+        from jaxslm.training.compiled import keep_programs
 
         loop.check_limits(config)  # here too: preparing the data can take hours
         folder = workdir.prepare(arguments.workdir)
         if config.task not in TASKS:
             raise ValueError(f"config.task is {config.task!r}; the tasks are {', '.join(TASKS)}")
-        with workdir.alone(folder):
+        keep_programs(config.data.cache)
+        with workdir.alone(folder), goodput.Goodput() as counting:
             task = TASKS[config.task](config, folder)
             workdir.write_provenance(folder, ["python", *sys.argv])
-            loop.run(task, config, folder)
+            loop.run(task, config, folder, counting)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
         sys.exit(last_words(error))
 

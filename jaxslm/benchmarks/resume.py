@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -25,7 +26,7 @@ from typing import Any
 from jaxslm.benchmarks.measure import report
 from jaxslm.training.metrics import Row, is_heldout, read_rows
 
-OF_THE_CLOCK = ("tokens_per_s", "mfu")
+OF_THE_CLOCK = re.compile("tokens_per_s|mfu|goodput|seconds/.*")
 WINDOW = 10  # steps after a change of devices whose losses are compared
 
 
@@ -111,7 +112,7 @@ def first_difference(rows: list[Row], expected: list[Row]) -> str:
     """'' if the rows are the same in every number but those of the clock, floats by hex."""
 
     def exact(row: Row) -> dict[str, str]:
-        values = {name: value for name, value in row.items() if name not in OF_THE_CLOCK}
+        values = {name: value for name, value in row.items() if not OF_THE_CLOCK.fullmatch(name)}
         return {name: value.hex() if isinstance(value, float) else repr(value) for name, value in values.items()}
 
     # an evaluation may come before or after the next step's row is written

@@ -95,14 +95,17 @@ class Attention(nnx.Module):
         self.key_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
         self.head_dim = config.head_dim
 
+    @jax.named_scope("attention")
     def project(self, x_BxTxD: jax.Array, rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, C] and keys [B, T, K, C], and values [B, T, K, C]."""
         per_head = (*x_BxTxD.shape[:2], -1, self.head_dim)
-        q, k, v = (layer(x_BxTxD).reshape(per_head) for layer in (self.query, self.key, self.value))
+        with jax.named_scope("projections"):
+            q, k, v = (layer(x_BxTxD).reshape(per_head) for layer in (self.query, self.key, self.value))
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         return named(rotate(q, rotary), "query"), named(rotate(k, rotary), "key"), named(v, "value")
 
+    @jax.named_scope("attention/projections")
     def merge(self, context_BxTxHxC: jax.Array) -> jax.Array:
         return self.output(context_BxTxHxC.reshape(*context_BxTxHxC.shape[:2], -1))
 
@@ -137,6 +140,7 @@ class FeedForward(nnx.Module):
         self.down = Linear(config.d_ff, config.d_model, down, axes=("ffn", "embed"), std=std)
         self.activation = config.activation
 
+    @jax.named_scope("feed_forward")
     def __call__(self, x_BxTxD: jax.Array, constrain: Constrain) -> jax.Array:
         gate_BxTxF, up_BxTxF = named(self.gate(x_BxTxD), "gate"), named(self.up(x_BxTxD), "up")
         hidden_BxTxF = _gated(self.activation, gate_BxTxF, up_BxTxF)
@@ -271,6 +275,7 @@ class Decoder(nnx.Module):
         hidden_BxTxD = self.norm(x_BxTxD)
         return hidden_BxTxD if cache is None else (hidden_BxTxD, cache.advance(tokens_BxT.shape[1]))
 
+    @jax.named_scope("embedding")
     def embed(self, tokens_BxT: jax.Array, constrain: Constrain = no_constraint) -> jax.Array:
         """[B, T, D] in the dtype of the computation."""
         x_BxTxD = self.embedding(tokens_BxT, self.config.dtype, constrain)
@@ -280,6 +285,7 @@ class Decoder(nnx.Module):
         """[D, V] float32; the transposed embedding when tied."""
         return self.embedding.weight[...].T if self.head is None else self.head.weight[...]
 
+    @jax.named_scope("logits")
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V], float32 at least, of hidden states [..., D]. Padding ids are not masked here."""
         wide = at_least_float32(hidden.dtype)

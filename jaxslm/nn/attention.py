@@ -17,6 +17,7 @@ IMPLEMENTATIONS = ("auto", "xla", "blocked", "splash", "cudnn")
 QUERY_BLOCK = 512  # queries a step of "blocked": memory is O(QUERY_BLOCK * S) instead of O(T * S)
 
 
+@jax.named_scope("attention/attend")
 def attend(
     q_BxTxHxC: jax.Array,
     k_BxSxKxC: jax.Array,

@@ -43,6 +43,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(dim), logical_axes=(None,))
         self.eps = eps
 
+    @jax.named_scope("norm")
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(at_least_float32(x.dtype))
         inverse_rms = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)

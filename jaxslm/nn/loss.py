@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from jaxslm.sharding import Constrain, no_constraint
 
 
+@jax.named_scope("loss")
 def chunked_cross_entropy(
     hidden_BxTxD: jax.Array,
     unembedding_DxV: jax.Array,

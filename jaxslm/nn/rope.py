@@ -63,6 +63,7 @@ def rotary_table(positions_BxT: jax.Array, freq: np.ndarray, platform: str = "cp
     return Rotary(*(jnp.concatenate([x, x], axis=-1) for x in (cos, sin)), turn_CxC)
 
 
+@jax.named_scope("rope")
 def rotate(x_BxTxHxC: jax.Array, table: Rotary) -> jax.Array:
     """Rotates pair (i, i + C/2) of every head by its position's angle."""
     cos, sin, turn_CxC = table

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +80,7 @@ class Checkpoints:
         self.in_use: set[int] = set()  # of process 0; added and taken away by what reads them, in any thread
         self._saving: int | None = None
         self._failed: str | None = None
+        self._began = self._checking = 0.0
         self._orbax = ocp.AsyncCheckpointer(
             _handler(), async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)
         )
@@ -91,7 +93,9 @@ class Checkpoints:
         Unfinished ones are reported and removed, damaged ones reported and set aside as `<step>.damaged`. Raises
         CheckpointError if there are only damaged ones: starting afresh would be a silent loss.
         """
+        began = time.perf_counter()
         found = agree(self._newest_here() if jax.process_index() == 0 else NONE)
+        self._checking = time.perf_counter() - began
         if found == ALL_DAMAGED:
             raise CheckpointError(
                 f"every checkpoint in {self.folder} is damaged. Copy one back from a backup, or use a new --workdir."
@@ -121,7 +125,7 @@ class Checkpoints:
         self._remove_unfinished()
         plain = to_plain(state)
         model = plain.pop("model")
-        self._saving, self._arrays = step, _described(state)
+        self._saving, self._arrays, self._began = step, _described(state), time.perf_counter()
         items = ocp.args.Composite(
             model=ocp.args.PyTreeSave(model, save_args=jax.tree.map(_in_chunks, model)),
             training=ocp.args.PyTreeSave(plain),
@@ -182,17 +186,26 @@ class Checkpoints:
             assert folder is not None, "Orbax no longer writes to <step>.<...>tmp before the rename"
             manifest = {"arrays": self._arrays, "files": _checksums(folder)}
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            log.info("checkpoint %d: wrote %s", self._saving, _speed(manifest["files"], self._began))
 
     def restore(self, step: int, abstract_state: Any) -> Any:
-        """State of `step` in the shardings of `abstract_state`. Raises ValueError naming what does not fit."""
+        """State of `step` in the shardings of `abstract_state`. Raises ValueError naming what does not fit.
+
+        Each process reads what lies on its own devices, and nothing else; process 0 alone checks files, in `newest`.
+        """
         self.wait()
         barrier("restore")
         _check_fits(self.folder / str(step), abstract_state)
         plain = to_plain(abstract_state)
         model = plain.pop("model")
         items = ocp.args.Composite(model=_restoring(model), training=_restoring(plain))
+        began = time.perf_counter()
         restored = self._orbax.restore(self.folder / str(step), args=items)
-        return from_plain({"model": restored.model} | restored.training, abstract_state)
+        state = from_plain({"model": restored.model} | restored.training, abstract_state)
+        jax.block_until_ready(state)
+        files = json.loads((self.folder / str(step) / MANIFEST).read_text())["files"]
+        log.info("checkpoint %d: read %s; checked before in %.1f s", step, _speed(files, began), self._checking)
+        return state
 
 
 def restore_model(folder: Path, abstract_model: Any, step: int | None = None) -> tuple[Any, int]:
@@ -282,6 +295,12 @@ def _checksums(checkpoint: Path, item: str = "*") -> dict[str, list]:
     paths = sorted(path for path in checkpoint.glob(f"{item}/**/*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter lock
         return dict(zip((str(path.relative_to(checkpoint)) for path in paths), pool.map(entry, paths), strict=True))
+
+
+def _speed(files: Mapping[str, list], began: float) -> str:
+    """'84,086.2 MB in 21.3 s (3,948 MB/s)', of files of a manifest."""
+    megabytes, seconds = sum(entry[0] for entry in files.values()) / 1e6, time.perf_counter() - began
+    return f"{megabytes:,.1f} MB in {seconds:.1f} s ({megabytes / seconds:,.0f} MB/s)"
 
 
 def _handler() -> ocp.CompositeCheckpointHandler:

@@ -5,6 +5,7 @@ the batch is a function of the step; rows up to a checkpoint's step are on the d
 it are cut on restart; and an evaluation due at the restored step is made up for if its row is missing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,6 +21,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from jaxslm.training.checkpoint import Checkpoints, restore_model, saved_steps
 from jaxslm.training.distributed import StopSignal
 from jaxslm.training.exports import Exports
+from jaxslm.training.goodput import Goodput
+from jaxslm.training.profile import Profile, parse_steps
 from jaxslm.training.progress import Progress, TrainingError, described
 from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
@@ -38,17 +41,19 @@ LIMITS = {  # smallest value of a key, and what that means
 }
 
 
-def run(task: Task, config: Any, workdir: str | Path) -> None:
+def run(task: Task, config: Any, workdir: str | Path, goodput: Goodput | None = None) -> None:
     """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
 
     Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
-    with seed, steps, init_from and the keys of LIMITS. Raises ValueError (a value below its limit, or the checkpoint is
-    of another model or vocabulary), CheckpointError (none can be read, or the last could not be written), TrainingError
-    (too many non-finite steps in a row). Whoever calls it keeps other runs out, see `workdir.alone`.
+    with seed, steps, profile_steps, init_from and the keys of LIMITS; `goodput` may have counted what went before: to
+    prepare the data. Raises ValueError (a value below its limit, or the checkpoint is of another model or vocabulary),
+    CheckpointError (none can be read, or the last could not be written), TrainingError (too many non-finite steps in a
+    row). Whoever calls it keeps other runs out, see `workdir.alone`.
     """
     check_limits(config)
     workdir = prepare(workdir)
-    with StopSignal() as stop, logging_redirect_tqdm():
+    counting = contextlib.nullcontext(goodput) if goodput else Goodput()
+    with StopSignal() as stop, logging_redirect_tqdm(), counting as goodput:
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         state, step = _starting_state(task, config, workdir, checkpoints)
         write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
@@ -56,18 +61,22 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
             write_json(workdir / name, content)
         if jax.process_index() == 0:
             task.write_files(workdir)
-        progress = Progress(task, config, workdir, step)
+        progress = Progress(task, config, workdir, step, goodput)
+        profile = Profile(config.profile_steps, workdir / "profile", made=step, steps=config.steps)
         exports = Exports(task, config.export.every, workdir / "exports", checkpoints)
         exports.resume()
         try:
-            state, step = _train(task, config, checkpoints, exports, progress, stop, state, step)
+            with goodput("step"):
+                state, step = _train(task, config, checkpoints, exports, progress, profile, goodput, stop, state, step)
         finally:
             progress.close()
-            checkpoints.wait()  # first: whoever asked the run to stop may soon kill it
-            exports.wait()
-            checkpoints.delete_oldest()
+            profile.close()
+            with goodput("checkpoint"):
+                checkpoints.wait()  # first: whoever asked the run to stop may soon kill it
+                exports.wait()
+                checkpoints.delete_oldest()
         checkpoints.finish()
-        _conclude(task, config, workdir, progress, state, step)
+        _conclude(task, config, workdir, progress, goodput, state, step)
 
 
 def check_limits(config: Any) -> None:
@@ -77,6 +86,7 @@ def check_limits(config: Any) -> None:
         value = functools.reduce(operator.getitem, parents, config).get(last, least)  # not every task has every key
         if value < least:
             raise ValueError(f"{key} is {value}; set it to {least} or more ({meaning}).")
+    parse_steps(config.profile_steps, config.steps)
     exports, saves = config.export.every, config.checkpoint.every
     if exports and (not saves or exports % saves):
         raise ValueError(
@@ -111,6 +121,8 @@ def _train(
     checkpoints: Checkpoints,
     exports: Exports,
     progress: Progress,
+    profile: Profile,
+    goodput: Goodput,
     stop: StopSignal,
     state: Any,
     step: int,
@@ -121,27 +133,38 @@ def _train(
         every = config.eval.every
         if every and step and (step % every == 0 or step == config.steps) and progress.evaluated_at != step:
             progress.read()  # or the evaluation would count as time of the step
-            progress.heldout(step, task.evaluate(state), task.media(state))
+            with goodput("evaluation"):
+                progress.heldout(step, task.evaluate(state), task.media(state))
 
     def save(last: bool = False) -> None:
-        try:
-            progress.flush()  # a checkpoint is never ahead of its metrics
-        except OSError as error:
-            checkpoints.failed(step, error)
-        else:
-            checkpoints.save(step, state)
-        if exports.due(step):
-            checkpoints.wait()
-            if step in saved_steps(checkpoints.folder):
-                exports.start(step, last=last)
+        progress.read()
+        with goodput("checkpoint"):
+            try:
+                progress.flush()  # a checkpoint is never ahead of its metrics
+            except OSError as error:
+                checkpoints.failed(step, error)
+            else:
+                checkpoints.save(step, state)
+            if exports.due(step):
+                checkpoints.wait()
+                if step in saved_steps(checkpoints.folder):
+                    exports.start(step, last=last)
 
     evaluate_if_due()
     restored, every = step, config.checkpoint.every
-    batches = _placed_batches(task, step, stop) if step < config.steps else iter(())
-    for batch in batches:
-        state, metrics = task.step(state, batch)
+    batches = _placed_batches(task, step, stop)
+    while step < config.steps:
+        with profile.step(step + 1, state):
+            with goodput("data"):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            state, metrics = task.step(state, batch)
+            goodput.computing(metrics["loss"])
         step += 1
         progress.step(step, metrics)
+        with goodput("other"):
+            profile.stop_after(step, state)
         if stop.reached(step) or step == config.steps:
             break
         if every and step % every == 0:
@@ -170,10 +193,13 @@ def _placed_batches(task: Task, step: int, stop: StopSignal) -> Iterator[Any]:
         step += 1
 
 
-def _conclude(task: Task, config: Any, workdir: Path, progress: Progress, state: Any, step: int) -> None:
+def _conclude(
+    task: Task, config: Any, workdir: Path, progress: Progress, goodput: Goodput, state: Any, step: int
+) -> None:
     """Samples, the last figures, and where everything lies."""
     if step < config.steps:
         log.info("stopped at step %d of %d and saved; the same command continues from there", step, config.steps)
+        log.info("time: %s", goodput)
         return
     folder = workdir / "samples"
     if jax.process_index() == 0:
@@ -188,6 +214,7 @@ def _conclude(task: Task, config: Any, workdir: Path, progress: Progress, state:
     if progress.held:
         lines.append(f"  held-out  {described(progress.held)}")
     lines += [
+        f"  time  {goodput}",
         f"Everything lies in {workdir}:",
         f"  checkpoints/{step}  the trained parameters and the state to train on from",
         "  metrics.jsonl, loss.png  losses of every step; also `tensorboard --logdir` of this folder",

@@ -53,7 +53,7 @@ def plot_losses(metrics: Path, picture: Path, title: str = "", label: str = "los
 
 
 # figures of a run that are about its speed and health, not about what it learns
-_ASIDE = re.compile(r"^step$|_per_s$|^tokens/|^mfu$|^skipped|^bad/|learning_rate")
+_ASIDE = re.compile(r"^step$|_per_s$|^tokens/|^mfu$|^goodput$|^seconds/|^skipped|^bad/|learning_rate")
 
 
 def draw_panels(metrics: Path, columns: int = 4) -> Figure | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from jaxslm.training.distributed import agree
 from jaxslm.training.flops import peak_flops
+from jaxslm.training.goodput import Goodput
 from jaxslm.training.metrics import HELDOUT, Events, MetricsFile, Picture, Sound
 from jaxslm.training.task import Task
 
@@ -30,8 +31,8 @@ class TrainingError(RuntimeError):
 class Progress:
     """Takes metrics still being computed and reads them one step late, so that the device never waits for the host."""
 
-    def __init__(self, task: Task, config: Any, workdir: Path, step: int):
-        self._task, self._config, self._workdir = task, config, workdir
+    def __init__(self, task: Task, config: Any, workdir: Path, step: int, goodput: Goodput):
+        self._task, self._config, self._workdir, self._goodput = task, config, workdir, goodput
         self._peak = peak_flops()
         self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None
         self._first, self._clock = step + 1, time.perf_counter()
@@ -103,16 +104,17 @@ class Progress:
         values = {
             name: float(read[name]) for name in sorted(read, key=lambda name: (not name.startswith("loss"), name))
         }
-        now = time.perf_counter()
+        now, spent = time.perf_counter(), self._goodput.figures()
         seconds, self._clock = now - self._clock, now
         if step == self._first:
-            log.info("first step: %.1f s, most of it compilation", seconds)
+            log.info("first step: %.1f s; compiling has taken %.1f s so far", seconds, spent["seconds/compile"])
         else:
             self._seconds.append(seconds)
         # a step read at once, before a save, takes less, and the next one more: only their mean says something
         rate = len(self._seconds) / sum(self._seconds) if self._seconds else math.nan
         values[f"{self._task.work}_per_s"] = self._task.work_per_step * rate
         values["mfu"] = self._task.flops_per_step * rate / self._peak
+        values |= spent
         self._show(step, values)
         parts = [name.removeprefix("bad/") for name, value in values.items() if name.startswith("bad/") and value]
         self._check_skipped(step, int(values["skipped_in_a_row"]), int(values["skipped"]), " and ".join(parts))

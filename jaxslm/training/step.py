@@ -44,11 +44,12 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
-        model = optax.apply_updates(state.model, updates)
-        model, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (model, opt_state), (state.model, state.opt_state)
-        )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
+            model = optax.apply_updates(state.model, updates)
+            model, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), (model, opt_state), (state.model, state.opt_state)
+            )
         missed = jnp.where(finite, 0, 1)
         new_state = TrainState(
             model, opt_state, state.step + 1, state.key, state.skipped + missed, (state.skipped_in_a_row + 1) * missed

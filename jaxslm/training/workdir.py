@@ -19,7 +19,7 @@ from jaxslm.training.task import Task
 log = logging.getLogger(__name__)
 
 # These say how far, how often and on what the run goes, not what it computes.
-FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "export", "mesh", "workers")
+FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "export", "mesh", "workers", "profile_steps")
 PROVENANCE_FILE = "provenance.json"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -54,6 +55,18 @@ def test_state_comes_back_whole(two):
     checkpoints = Checkpoints(two, keep=3)
     assert checkpoints.newest() == 2
     assert_equal(checkpoints.restore(2, abstract(state_of(0))), state_of(2))
+
+
+def test_bytes_and_speed_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, state_of(1, width=1_000_000))
+    checkpoints.finish()
+    checkpoints.restore(checkpoints.newest(), abstract(state_of(0, width=1_000_000)))
+    wrote, read = (message for message in caplog.messages if message.startswith("checkpoint 1: "))
+    told = r"8\.\d MB in \d+\.\d s \([\d,]+ MB/s\)"  # a million floats, and as many of the optimizer
+    assert re.fullmatch(f"checkpoint 1: wrote {told}", wrote), wrote
+    assert re.fullmatch(rf"checkpoint 1: read {told}; checked before in \d+\.\d s", read), read
 
 
 def test_names_on_disk_are_those_of_the_model(two):

@@ -74,6 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
             seed=0,
             steps=30,
             log_every=1,
+            profile_steps="",
             init_from="",
             checkpoint=dict(every=5, keep=2),
             eval=dict(every=7),
@@ -136,7 +137,8 @@ def make(config, devices=None) -> Task:
         return {"loss": float(sums["nll_O"].sum() / sums["weight_O"].sum())}
 
     def samples(train_state, folder: Path, at: int) -> str:
-        (folder / f"{at}.txt").write_text("a sample")
+        if jax.process_index() == 0:  # which made the folder
+            (folder / f"{at}.txt").write_text("a sample")
         return "sample: a sample"
 
     return Task(
