@@ -28,7 +28,9 @@ def main() -> None:
         with workdir.alone(folder):
             task = TASKS[config.task](config, folder)
             workdir.write_provenance(folder, ["python", *sys.argv])
-            loop.run(task, config, folder)
+            steps = loop.run(task, config, folder)
+        if steps < config.steps:
+            sys.exit(distributed.stopped_status())
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
         sys.exit(last_words(error) + distributed.advice(error))
 

@@ -80,6 +80,17 @@ def advice(error: BaseException) -> str:
     )
 
 
+def stopped_status() -> int:
+    """The exit status of a run that was asked to stop before its last step: JAXSLM_STOPPED_STATUS, by default 0.
+
+    The launch scripts set it where a scheduler takes 0 for the end of the run and would not start it again.
+    """
+    value = os.environ.get("JAXSLM_STOPPED_STATUS", "0")
+    if not value.isdecimal() or int(value) > 255:
+        raise ValueError(f"JAXSLM_STOPPED_STATUS must be an exit status from 0 to 255, not '{value}'.")
+    return int(value)
+
+
 def agree(value: int) -> int:
     """Process 0's `value`, on every process."""
     return int(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value

@@ -38,8 +38,8 @@ LIMITS = {  # smallest value of a key, and what that means
 }
 
 
-def run(task: Task, config: Any, workdir: str | Path) -> None:
-    """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
+def run(task: Task, config: Any, workdir: str | Path) -> int:
+    """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one; the steps made.
 
     Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
     with seed, steps, init_from and the keys of LIMITS. Raises ValueError (a value below its limit, or the checkpoint is
@@ -68,6 +68,7 @@ def run(task: Task, config: Any, workdir: str | Path) -> None:
             checkpoints.delete_oldest()
         checkpoints.finish()
         _conclude(task, config, workdir, progress, state, step)
+        return step
 
 
 def check_limits(config: Any) -> None:

@@ -57,6 +57,14 @@ def test_seconds_are_whole(joined, monkeypatch, name, value):
         distributed.start()
 
 
+@pytest.mark.parametrize("value", ["", "256", "-1"])
+def test_an_exit_status_is_one(monkeypatch, value):
+    assert distributed.stopped_status() == 0
+    monkeypatch.setenv("JAXSLM_STOPPED_STATUS", value)
+    with pytest.raises(ValueError, match=f"JAXSLM_STOPPED_STATUS must be an exit status from 0 to 255, not '{value}'"):
+        distributed.stopped_status()
+
+
 def test_advice_is_for_failed_collectives_of_several_processes(monkeypatch):
     failed = jax.errors.JaxRuntimeError("UNKNOWN: Connection reset by peer")
     assert distributed.advice(failed) == ""
