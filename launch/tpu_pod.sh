@@ -29,6 +29,7 @@ if [[ ${option[do]} != start ]]; then
   exit
 fi
 need_training shared
+git -C "$root" ls-files >/dev/null || die "$root is no git checkout; clone the repository, it is copied as git lists it."
 archive=${TMPDIR:-/tmp}/jaxslm-${option[name]}.tar.gz
 if [[ -n $dry_run ]]; then
   printf 'git -C %q ls-files -coz --exclude-standard | ' "$root"

@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     "--config=configs/spiritlm_7b.py:tiny",
@@ -15,6 +17,10 @@ ARGUMENTS = [
 HEAD = """#!/bin/bash
 printf '%s\\0' "$(basename "$0")" "$@" $'\\n' >>"$CALLS"
 """
+needs_git = pytest.mark.skipif(
+    subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True).returncode != 0,
+    reason="launch/tpu_pod.sh copies what git lists, and this is no git checkout",
+)
 
 
 class StandIns:

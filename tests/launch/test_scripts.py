@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.launch.stand_ins import ARGUMENTS, ROOT, StandIns, commands
+from tests.launch.stand_ins import ARGUMENTS, ROOT, StandIns, commands, needs_git
 
 GIVEN = {
     "gpu_node.sh": [],
@@ -24,6 +24,7 @@ def stand_ins(tmp_path):
     return StandIns(tmp_path)
 
 
+@needs_git
 @pytest.mark.parametrize("how", ["--dry-run", "DRY_RUN"])
 @pytest.mark.parametrize("script", GIVEN)
 def test_a_dry_run_touches_nothing(stand_ins, script, how):

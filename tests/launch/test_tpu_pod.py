@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.launch.stand_ins import ARGUMENTS, StandIns
+from tests.launch.stand_ins import ARGUMENTS, StandIns, needs_git
+
+pytestmark = needs_git
 
 GCLOUD = """
 case $4 in
