@@ -1,8 +1,8 @@
 """Trains a model: python launch/train.py --config=configs/spiritlm_7b.py:tiny --workdir=runs/spiritlm
 
 Any value of the config can be set by --config.KEY=VALUE. The same command on the same workdir continues the run.
-Several processes: set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID on each (Slurm and TPU
-pods are recognised).
+Several processes: set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES, JAX_PROCESS_ID on each (Slurm and GKE are
+recognised), or use the scripts of launch/README.md.
 """
 
 import sys
@@ -30,9 +30,11 @@ def main() -> None:
         with workdir.alone(folder), goodput.Goodput() as counting:
             task = TASKS[config.task](config, folder)
             workdir.write_provenance(folder, ["python", *sys.argv])
-            loop.run(task, config, folder, counting)
+            steps = loop.run(task, config, folder, counting)
+        if steps < config.steps:
+            sys.exit(distributed.stopped_status())
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ours, JAX's, or of a data worker that died
-        sys.exit(last_words(error))
+        sys.exit(last_words(error) + distributed.advice(error))
 
 
 if __name__ == "__main__":

@@ -13,49 +13,45 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxslm.training import processes, roll_call
+
 log = logging.getLogger(__name__)
 
 
-def start(timeout: int = 1800) -> None:
+def start() -> None:
     """Joins the other processes of the run, if there are any, saying whom it waits for. Call before any other JAX call.
 
     Several processes are recognised by JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID), a Slurm
-    step of several tasks, Open MPI, or a TPU pod slice; elsewhere nothing happens. `timeout` seconds: other hosts may
-    still be starting, JAX's own 300 s are too few for a pod.
+    step of several tasks, Open MPI, or TPU slices as GKE describes them; elsewhere nothing happens. Two settings, in
+    seconds: JAXSLM_INIT_TIMEOUT, how long other hosts may take to start (1800; JAX's own 300 are too few for a pod),
+    and JAXSLM_HEARTBEAT_TIMEOUT, after which a process that is no longer heard of ends the others (100).
+
+    Raises ValueError for a wrong setting and TimeoutError naming the processes that did not come.
     """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    if address:
-        count, index = _whole("JAX_NUM_PROCESSES"), _whole("JAX_PROCESS_ID")
-        if not 0 <= index < count:
-            raise ValueError(f"JAX_PROCESS_ID={index} must lie in 0..{count - 1} (JAX_NUM_PROCESSES={count}).")
-        arguments = dict(coordinator_address=address, num_processes=count, process_id=index)
-        whom = f"{count} processes at {address} (this is process {index})"
-    elif _cluster():
-        arguments, whom = {}, f"the other processes found through {_cluster()}"
+    timeout, heartbeat = _seconds("JAXSLM_INIT_TIMEOUT", 1800), _seconds("JAXSLM_HEARTBEAT_TIMEOUT", 100)
+    arguments = dict(initialization_timeout=timeout, heartbeat_timeout_seconds=heartbeat)
+    place = processes.mine()
+    if place:
+        address, count, index = place
+        arguments.update(coordinator_address=address, num_processes=count, process_id=index)
+        if count > 1:
+            roll_call.hold(address, count, index, timeout=timeout, hosts=processes.hosts(count))
+        jax.distributed.initialize(**arguments)
+    elif os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
+        with _saying(f"waiting for the other processes of Open MPI, for up to {timeout} s", every=30):
+            jax.distributed.initialize(**arguments)
     else:
         return
-    with _saying(f"waiting for {whom}, for up to {timeout} s", every=30):
-        jax.distributed.initialize(**arguments, initialization_timeout=timeout)
     log.info(
         "process %d of %d: all have joined, %d devices", jax.process_index(), jax.process_count(), jax.device_count()
     )
 
 
-def _whole(name: str) -> int:
-    value = os.environ.get(name, "")
-    if not value.isdecimal():
-        raise ValueError(f"JAX_COORDINATOR_ADDRESS is set, so {name} must be a whole number, not '{value}'.")
+def _seconds(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{name} must be a whole number of seconds, not '{value}'.")
     return int(value)
-
-
-def _cluster() -> str:
-    """Where JAX's own detection will find the other processes; '' for a run of one."""
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # set by srun only: a shell inside salloc is one process
-    if tasks != "1" and "SLURM_PROCID" in os.environ:
-        return "Slurm"
-    if os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1":
-        return "Open MPI"
-    return "the TPU pod" if "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") else ""
 
 
 @contextmanager
@@ -72,6 +68,27 @@ def _saying(text: str, every: float) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+def advice(error: BaseException) -> str:
+    """What to do when a collective failed, '' for other errors: JAX names a connection, not the process behind it."""
+    if not isinstance(error, jax.errors.JaxRuntimeError) or not jax.distributed.is_initialized():
+        return ""
+    return (
+        "\nIf another process of this run has ended, its own output says why. Start all of them again by the same "
+        "command: the run goes on from its last checkpoint."
+    )
+
+
+def stopped_status() -> int:
+    """The exit status of a run that was asked to stop before its last step: JAXSLM_STOPPED_STATUS, by default 0.
+
+    The launch scripts set it where a scheduler takes 0 for the end of the run and would not start it again.
+    """
+    value = os.environ.get("JAXSLM_STOPPED_STATUS", "0")
+    if not value.isdecimal() or int(value) > 255:
+        raise ValueError(f"JAXSLM_STOPPED_STATUS must be an exit status from 0 to 255, not '{value}'.")
+    return int(value)
 
 
 def agree(value: int) -> int:

@@ -41,8 +41,8 @@ LIMITS = {  # smallest value of a key, and what that means
 }
 
 
-def run(task: Task, config: Any, workdir: str | Path, goodput: Goodput | None = None) -> None:
-    """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one.
+def run(task: Task, config: Any, workdir: str | Path, goodput: Goodput | None = None) -> int:
+    """Trains `task` up to `config.steps` in `workdir`, from its newest checkpoint if it has one; the steps made.
 
     Returns when the last step, or the step at which SIGTERM or Ctrl-C was noticed, is saved. `config` is a ConfigDict
     with seed, steps, profile_steps, init_from and the keys of LIMITS; `goodput` may have counted what went before: to
@@ -77,6 +77,7 @@ def run(task: Task, config: Any, workdir: str | Path, goodput: Goodput | None = 
                 checkpoints.delete_oldest()
         checkpoints.finish()
         _conclude(task, config, workdir, progress, goodput, state, step)
+        return step
 
 
 def check_limits(config: Any) -> None:

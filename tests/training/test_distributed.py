@@ -1,60 +1,76 @@
-"""Which processes a run looks for, from the environment alone. That they find each other: tests/resume."""
+"""What a process does before it trains. That processes find each other: tests/resume, tests/end_to_end."""
 
 import jax
 import pytest
 
-from jaxslm.training import distributed
-
-CLUSTER = ("JAX_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+from jaxslm.training import distributed, roll_call
+from tests.training.environment import clear
 
 
 @pytest.fixture
 def joined(monkeypatch):
-    for name in CLUSTER:
-        monkeypatch.delenv(name, raising=False)
+    """What JAX is asked to join, after what roll call."""
+    clear(monkeypatch)
     calls = []
+    monkeypatch.setattr(roll_call, "hold", lambda *arguments, **named: calls.append((*arguments, named)))
     monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: calls.append(arguments))
     return calls
 
 
-@pytest.mark.parametrize(
-    "environment, arguments",
-    [
-        ({}, []),
-        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, []),  # a shell inside salloc: nobody else will come
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, []),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "0"}, [{}]),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, [{}]),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, [{}]),
-        (
-            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"},
-            [dict(coordinator_address="a:1", num_processes=2, process_id=1)],
-        ),
-    ],
-)
-def test_who_is_waited_for(joined, monkeypatch, caplog, environment, arguments):
-    caplog.set_level("INFO")
-    for name, value in environment.items():
+def test_a_run_of_one_joins_nobody(joined):
+    distributed.start()
+    assert joined == []
+
+
+def test_the_roll_is_called_before_jax_connects(joined, monkeypatch):
+    for name, value in {
+        "JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1", "JAXSLM_HOSTS": "a,b",
+        "JAXSLM_INIT_TIMEOUT": "7", "JAXSLM_HEARTBEAT_TIMEOUT": "9",
+    }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    distributed.start(timeout=7)
-    assert joined == [a | {"initialization_timeout": 7} for a in arguments]
-    assert ("waiting for" in caplog.text and "up to 7 s" in caplog.text) == bool(arguments)
+    distributed.start()
+    assert joined == [
+        ("a:1", 2, 1, dict(timeout=7, hosts=["a", "b"])),
+        dict(
+            coordinator_address="a:1",
+            num_processes=2,
+            process_id=1,
+            initialization_timeout=7,
+            heartbeat_timeout_seconds=9,
+        ),
+    ]
 
 
-@pytest.mark.parametrize(
-    "count, index, message",
-    [
-        ("", "0", "JAX_NUM_PROCESSES must be a whole number, not ''"),
-        ("2", "x", "JAX_PROCESS_ID must be a whole number, not 'x'"),
-        ("2", "2", "JAX_PROCESS_ID=2 must lie in 0..1"),
-    ],
-)
-def test_mistakes_are_named(joined, monkeypatch, count, index, message):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "a:1")
-    monkeypatch.setenv("JAX_NUM_PROCESSES", count)
-    monkeypatch.setenv("JAX_PROCESS_ID", index)
-    with pytest.raises(ValueError, match=message):
+def test_open_mpi_is_left_to_jax(joined, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    distributed.start()
+    assert joined == [dict(initialization_timeout=1800, heartbeat_timeout_seconds=100)]
+    assert "waiting for the other processes of Open MPI, for up to 1800 s" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["JAXSLM_INIT_TIMEOUT", "JAXSLM_HEARTBEAT_TIMEOUT"])
+@pytest.mark.parametrize("value", ["0", "5m", ""])
+def test_seconds_are_whole(joined, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of seconds, not '{value}'"):
         distributed.start()
+
+
+@pytest.mark.parametrize("value", ["", "256", "-1"])
+def test_an_exit_status_is_one(monkeypatch, value):
+    assert distributed.stopped_status() == 0
+    monkeypatch.setenv("JAXSLM_STOPPED_STATUS", value)
+    with pytest.raises(ValueError, match=f"JAXSLM_STOPPED_STATUS must be an exit status from 0 to 255, not '{value}'"):
+        distributed.stopped_status()
+
+
+def test_advice_is_for_failed_collectives_of_several_processes(monkeypatch):
+    failed = jax.errors.JaxRuntimeError("UNKNOWN: Connection reset by peer")
+    assert distributed.advice(failed) == ""
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert "goes on from its last checkpoint" in distributed.advice(failed)
+    assert distributed.advice(ValueError("a typing mistake")) == ""
 
 
 @pytest.mark.parametrize("writable", [True, False])

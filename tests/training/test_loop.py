@@ -159,9 +159,9 @@ def test_signal_saves_even_if_it_ends_the_data_workers_too(task, whole, tmp_path
         raise RuntimeError("a worker died")
 
     before = signal.getsignal(number)
-    run(dataclasses.replace(task, batches=batches), config_of(), tmp_path)
+    assert run(dataclasses.replace(task, batches=batches), config_of(), tmp_path) == 3
     assert saved_steps(tmp_path / "checkpoints") == [3] and signal.getsignal(number) == before
-    run(task, config_of(), tmp_path)
+    assert run(task, config_of(), tmp_path) == 12
     assert first_difference(read_rows(tmp_path / "metrics.jsonl"), read_rows(whole / "metrics.jsonl")) == ""
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from jaxslm.locking import held
+from jaxslm.tasks import TASKS
+from jaxslm.training import loop
+from launch import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,3 +43,17 @@ def test_a_second_run_in_a_workdir_is_refused_and_touches_nothing(tmp_path):
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith(f"error: another process trains in {tmp_path}/run: wait until")
     assert half.is_dir() and os.listdir(tmp_path / "run") == ["checkpoints"]
+
+
+@pytest.mark.parametrize("made, given, status", [(4, {}, None), (3, {}, 0), (3, {"JAXSLM_STOPPED_STATUS": "75"}, 75)])
+def test_the_status_of_a_stopped_run_can_be_chosen(tmp_path, monkeypatch, made, given, status):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config=configs/spiritlm_7b.py:tiny", "--config.steps=4"])
+    sys.argv.append(f"--workdir={tmp_path}/run")
+    monkeypatch.setitem(TASKS, "speech_text_lm", lambda config, folder: None)
+    monkeypatch.setattr(loop, "run", lambda *_: made)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    try:
+        assert train.main() is None and status is None
+    except SystemExit as end:
+        assert end.code == status

@@ -161,7 +161,7 @@ def main() -> None:
     logging.getLogger("jaxslm").setLevel(logging.INFO)
     source = f"--config={os.path.relpath(__file__)}"
     config, others = configure.from_arguments([source, *sys.argv[1:]])
-    distributed.start(60)
+    distributed.start()
     loop.run(make(config), config, others[0].removeprefix("--workdir="))
 
 
