@@ -84,6 +84,7 @@ def speech_text_lm() -> ConfigDict:
             data=dict(
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
+                text_tokens=0,  # of the tokenizer, for launch/plan.py where its files are not at hand; 0: not told
                 tokenizer="byte",  # byte | none: speech alone | tokenizer.json | SentencePiece model | folder with one
                 units=learned_units(),
                 codec="",  # workdir of a codec or Hugging Face folder of one, for the objectives coarse and fine

@@ -19,7 +19,7 @@ def get_config(arg: str = ""):
     config.eval.update(every=5000, batches=16)
     config.optimizer.update(peak_lr=3e-5, schedule="constant", warmup_steps=0, b2=0.95, weight_decay=0.1, clip_norm=1.0)
     config.model.update(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=32, d_ff=11_008, rope_theta=1e5, remat="full")
-    config.loss_chunks = 16
+    config.loss_chunks = 8
     config.mesh.update(data=1, fsdp=-1)
     config.data.update(
         sources=dict(
@@ -28,6 +28,7 @@ def get_config(arg: str = ""):
             text=dict(kind="text", path="data/text"),
         ),
         tokenizer="data/llama-2-7b/tokenizer.model",
+        text_tokens=32_000,
         context_length=4096,
         batch_size=256,
         mixture=dict(text=1 / 3, speech=1 / 3, interleaved=1 / 9, asr=1 / 9, tts=1 / 9),

@@ -79,7 +79,7 @@ def open_corpus(data: Mapping, tokenizer) -> Corpus:
 
 
 def check_rows(config: Mapping, partitioner: Partitioner) -> None:
-    """Raises ValueError unless the rows of a batch can be dealt out to the mesh and to the processes."""
+    """Raises ValueError unless the rows of a batch can be dealt out to the mesh."""
     rows, parts = config["data"]["batch_size"], config["optimizer"]["accumulate_steps"]
     shards = partitioner.mesh.shape["data"] * partitioner.mesh.shape["fsdp"]
     if rows % (shards * parts):
@@ -87,6 +87,11 @@ def check_rows(config: Mapping, partitioner: Partitioner) -> None:
             f"data.batch_size={rows} is no multiple of the {shards} shards of a batch (mesh.data x mesh.fsdp) times "
             f"optimizer.accumulate_steps={parts}: raise it, or give devices to mesh.tensor or mesh.sequence"
         )
+
+
+def check_processes(rows: int, partitioner: Partitioner) -> None:
+    """Raises ValueError unless each process has rows of its own, of `rows`."""
+    shards = partitioner.mesh.shape["data"] * partitioner.mesh.shape["fsdp"]
     sharding = partitioner.batch_sharding()
     here = sum(stop - start for start, stop in _row_ranges(sharding, rows))
     if here * jax.process_count() != rows:
@@ -133,6 +138,7 @@ def make(config: Mapping, workdir: Path) -> Task:
     data = config["data"]
     partitioner = make_partitioner(config["mesh"])
     check_rows(config, partitioner)
+    check_processes(data["batch_size"], partitioner)
     if not data["units"]:
         raise ValueError("data.units is empty: this task needs unit tokens, even where data.mixture is text alone")
     tokenizer, _ = load_run_tokenizer(workdir, data["tokenizer"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxslm.locking import held
-from jaxslm.tasks import TASKS
+from jaxslm.tasks.table import TASKS
 from jaxslm.training import loop
 from launch import train
 

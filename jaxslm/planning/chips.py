@@ -1,0 +1,90 @@
+"""What accelerators can do, and devices of machines that are not here."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One jax device. Bytes and bytes/s are decimal; 0 where nothing is known.
+
+    hbm: what a program can have of it, less than the data sheet's. flops_per_cycle: of the matrix units in bfloat16, by
+    which `peak_flops` gives the clock that the compiler's cycles are of. ici: into one chip over all of its links.
+    dcn: into one chip from other slices (scaling-book, chapter 2).
+    """
+
+    name: str
+    hbm: float
+    hbm_bandwidth: float
+    peak_flops: float
+    flops_per_cycle: float = 0.0
+    ici: float = 0.0
+    dcn: float = 0.0
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second."""
+        return self.peak_flops / self.flops_per_cycle if self.flops_per_cycle else float("nan")
+
+
+GIB = 2**30
+CHIPS = {  # by jax's device_kind; Google's system architecture pages, and NVIDIA's data sheets
+    "TPU v5 lite": Chip("v5e", 15.75 * GIB, 819e9, 197e12, 2**17, 200e9, 3.1e9),
+    "TPU v5": Chip("v5p", 95.74 * GIB, 2765e9, 459e12, 2**18, 600e9, 6.2e9),
+    "TPU v6 lite": Chip("v6e", 31.25 * GIB, 1640e9, 918e12, 2**19, 448e9, 12.5e9),
+    "NVIDIA H100 80GB HBM3": Chip("h100", 79 * GIB, 3350e9, 989e12, ici=450e9, dcn=50e9),
+    "NVIDIA H200": Chip("h200", 139 * GIB, 4800e9, 989e12, ici=450e9, dcn=50e9),
+}
+TPUS = ("v5e", "v5p", "v6e")
+
+
+def chip_of(device: jax.Device) -> Chip:
+    """Facts about a device; of an unknown kind its name alone."""
+    return CHIPS.get(device.device_kind, Chip(device.device_kind, 0.0, 0.0, float("nan")))
+
+
+def described_devices(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:
+    """Devices of a topology such as "v5e:8x8" (a chip and the shape of a slice), on any machine with libtpu; of "local"
+    those present.
+
+    Raises ValueError naming what is wrong with the description, or what is missing here.
+    """
+    if num_slices < 1:
+        raise ValueError(f"--num_slices={num_slices}: a pod has 1 slice or more")
+    if topology == "local":
+        if num_slices > 1:
+            raise ValueError("--topology=local is what is here: leave --num_slices out")
+        return jax.devices()
+    kind, _, shape = topology.partition(":")
+    if kind not in TPUS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+        raise ValueError(
+            f"--topology={topology} is not CHIP:SHAPE with a chip of {', '.join(TPUS)} and a shape such as 8x8 (v5p: "
+            "2x4x4), nor 'local' for the devices here (of GPUs, on the node itself)"
+        )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to wait for
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # only the compiler is used
+    from jax.experimental import topologies
+
+    more = dict(num_slices=num_slices) if num_slices > 1 else {}
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **more).devices
+    except Exception as error:  # of several types, by what libtpu says
+        cause = str(error).splitlines()[0]
+        raise ValueError(
+            f"--topology={topology}: {cause}. TPU programs are compiled by libtpu (pip install 'jaxslm[tpu]'); shapes "
+            "are those of the chip's slices, as in v5e:8x8, v5p:2x4x4, v6e:8x8"
+        ) from error
+
+
+def hosts_of(devices: Sequence[jax.Device]) -> int:
+    """Processes that a run on these devices has."""
+    return len({device.process_index for device in devices})
+
+
+def slices_of(devices: Sequence[jax.Device]) -> int:
+    return len({getattr(device, "slice_index", 0) for device in np.ravel(devices)})

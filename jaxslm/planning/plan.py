@@ -1,0 +1,216 @@
+"""What a training step will need and take on devices that are not here, by compiling it for them.
+
+Memory, collectives and cycles are the compiler's. Two things it does not tell are assumed, and said so in every report:
+KERNEL_EFFICIENCY, and that communication hides behind computation of the same loop as far as there is any.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxslm.planning.chips import Chip, chip_of, hosts_of, slices_of
+from jaxslm.planning.outline import outline
+from jaxslm.planning.program_text import Instruction, Work, work_by_loop
+from jaxslm.sharding import make_partitioner
+from jaxslm.tasks.lm_program import Program
+
+KERNEL_EFFICIENCY = 0.4  # of the peak, counting the causal half alone: what attention kernels are taken to reach
+KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}  # matrix products in each kernel of splash attention, backward fused
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip. `temporaries` are activations, gradients and workspace in one: the compiler lays them out
+    together. `capacity` is 0 where it is not known."""
+
+    parameters: int
+    optimizer: int
+    batch: int
+    temporaries: int
+    program: int
+    capacity: int
+    host: int  # offloaded tensors
+
+    @property
+    def peak(self) -> int:
+        return self.parameters + self.optimizer + self.batch + self.temporaries + self.program
+
+    @property
+    def fits(self) -> bool:
+        return not self.capacity or self.peak <= self.capacity
+
+
+@dataclass(frozen=True)
+class Collective:
+    """bytes: of the arrays gathered or summed, whole, in one step of one chip; across: between slices."""
+
+    kind: str
+    axes: str
+    bytes: int
+    calls: int
+    across: bool
+
+
+@dataclass(frozen=True)
+class Host:
+    """What one process has to do; bytes a step, and bytes of a checkpoint that it writes and holds while writing."""
+
+    chips: int
+    batch: int
+    tokens_per_s: float
+    checkpoint: int
+    offloaded: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """See `make_plan`; seconds are of a step. NaN where the compiler estimates no cycles (off TPUs)."""
+
+    topology: str
+    chip: Chip
+    chips: int
+    slices: int
+    hosts: int
+    mesh: Mapping[str, int]
+    settings: Mapping[str, Any]
+    model_parameters: int
+    memory: Memory
+    cycles: float
+    collectives: Sequence[Collective]
+    compute_seconds: float
+    kernel_seconds: float
+    communication_seconds: float
+    step_seconds: float
+    tokens_per_s: float
+    mfu: float
+    host: Host
+    compile_seconds: float
+
+
+def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) -> Plan:
+    """Compiles the training step of `config` for `devices` and reads off what it needs. No array is made.
+
+    The program lands in JAX's compilation cache, if there is one. Raises ValueError as `outline`.
+    """
+    partitioner = make_partitioner(config.mesh, devices)
+    program = outline(config, partitioner)
+    start = time.perf_counter()
+    compiled = program.step.lower(program.abstract_state, program.abstract_batch).compile()
+    seconds = time.perf_counter() - start
+    chip, mesh = chip_of(devices[0]), dict(partitioner.mesh.shape)
+    slices = slices_of(devices)
+    loops = work_by_loop(compiled.as_text(), mesh)
+    crossing = _crossing_axes(partitioner.mesh) if slices > 1 else set()
+    times = {name: _seconds(work, chip, crossing, config.data.context_length) for name, work in loops.items()}
+    known = chip.flops_per_cycle > 0
+    compute, kernels, communication = (sum(t[i] for t in times.values()) for i in range(3))
+    step = sum(max(t[0] + t[1], t[2]) for t in times.values()) if known else math.nan
+    tokens = math.prod(program.abstract_batch["tokens"].shape)
+    hosts = hosts_of(devices)
+    memory = _memory(program, compiled, chip)
+    return Plan(
+        topology=topology,
+        chip=chip,
+        chips=len(devices),
+        slices=slices,
+        hosts=hosts,
+        mesh={name: size for name, size in mesh.items() if size > 1} or {"data": 1},
+        settings=_settings(config, program, len(devices)),
+        model_parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(program.abstract_state.model)),
+        memory=memory,
+        cycles=sum(work.cycles for work in loops.values()),
+        collectives=_collectives(loops.values(), crossing),
+        compute_seconds=compute if known else math.nan,
+        kernel_seconds=kernels,
+        communication_seconds=communication,
+        step_seconds=step,
+        tokens_per_s=tokens / step,
+        mfu=program.flops_per_step / (step * chip.peak_flops * len(devices)),
+        host=Host(
+            chips=len(devices) // hosts,
+            batch=sum(math.prod(x.shape) * x.dtype.itemsize for x in program.abstract_batch.values()) // hosts,
+            tokens_per_s=tokens / step / hosts,
+            checkpoint=sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(program.abstract_state))
+            // hosts,
+            offloaded=memory.host * len(devices) // hosts,
+        ),
+        compile_seconds=seconds,
+    )
+
+
+def _settings(config: ConfigDict, program: Program, chips: int) -> dict[str, Any]:
+    rows = config.data.batch_size
+    return dict(
+        rows_per_chip=rows / chips,
+        context_length=config.data.context_length,
+        batch_size=rows,
+        vocabulary=program.model_config.vocab_size,
+        remat=config.model.remat,
+        attention=config.model.attention,
+        accumulate_steps=config.optimizer.accumulate_steps,
+        moment_dtype=config.optimizer.moment_dtype,
+        loss_chunks=config.loss_chunks,
+        scan_unroll=config.model.scan_unroll,
+    )
+
+
+def _memory(program: Program, compiled: Any, chip: Chip) -> Memory:
+    def of(tree: Any) -> int:
+        leaves = jax.tree.leaves(tree)
+        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+    analysis, state = compiled.memory_analysis(), program.abstract_state
+    return Memory(
+        parameters=of(state.model),
+        optimizer=of(state.opt_state),
+        batch=of(program.abstract_batch),
+        temporaries=analysis.temp_size_in_bytes,
+        program=analysis.generated_code_size_in_bytes,
+        capacity=int(chip.hbm),
+        host=analysis.host_temp_size_in_bytes,
+    )
+
+
+def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
+    """Mesh axes along which the slice changes."""
+    crossing = set()
+    for position, name in enumerate(mesh.axis_names):
+        line = mesh.devices[tuple(slice(None) if i == position else 0 for i in range(mesh.devices.ndim))]
+        if len({device.slice_index for device in line}) > 1:
+            crossing.add(name)
+    return crossing
+
+
+def _seconds(work: Work, chip: Chip, crossing: set[str], context: int) -> tuple[float, float, float]:
+    """(what the compiler estimates, kernels, communication) of one loop."""
+    flops = sum(kernel_flops(kernel, context) for kernel in work.kernels)
+    communication = 0.0
+    for (kind, axes), size in work.collectives.items():
+        rate = chip.dcn if crossing & set(axes.split("+")) else chip.ici
+        communication += size * (2 if kind == "all-reduce" else 1) / rate if rate else 0.0
+    compute = work.cycles / chip.clock if chip.flops_per_cycle else 0.0
+    return compute, flops / (chip.peak_flops * KERNEL_EFFICIENCY), communication
+
+
+def kernel_flops(kernel: Instruction, context: int) -> float:
+    """Of all runs of a splash attention kernel whose queries see half of `context` keys each; 0 of other kernels."""
+    part = next((part for part in KERNEL_PRODUCTS if f"splash_mha_{part}" in kernel.name), None)
+    if part is None:
+        return 0.0
+    batch, *_, heads, length, head_dim = kernel.shapes[0]  # of the context, or of dq and its parts
+    return KERNEL_PRODUCTS[part] * 2.0 * batch * heads * length * (context / 2) * head_dim * kernel.times
+
+
+def _collectives(works: Sequence[Work], crossing: set[str]) -> list[Collective]:
+    size, calls = Counter(), Counter()
+    for work in works:
+        size += work.collectives
+        calls += work.calls
+    found = [Collective(*key, int(n), calls[key], bool(crossing & set(key[1].split("+")))) for key, n in size.items()]
+    return sorted(found, key=lambda each: -each.bytes)

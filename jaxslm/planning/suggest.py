@@ -1,0 +1,72 @@
+"""Tries settings of a config on described devices: which of those that fit would train fastest?"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxslm.planning.chips import slices_of
+from jaxslm.planning.plan import Plan, make_plan
+
+log = logging.getLogger(__name__)
+
+REMATS = ("full", "context,attended", "query,key,value,context,attended")  # less to compute, more to keep
+ROWS = (1, 2, 4, 8)  # a chip and part of the batch
+
+
+def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[ConfigDict]:
+    """Configs with the same global batch, on meshes of data, fsdp and tensor, of different memory and speed.
+
+    More rows a chip than there are in the batch are left out; fewer mean parts of a batch, one after the other.
+    """
+    chips, slices, batch = len(devices), slices_of(devices), config.data.batch_size
+    for tensor in (1, 2, 4):
+        if chips % (tensor * slices) or config.model.n_kv_heads % tensor:
+            continue
+        for rows in ROWS:
+            shards = chips // tensor
+            parts, left = divmod(batch, shards * rows)
+            if left or not parts:
+                continue
+            for remat in REMATS:
+                changed = copy.deepcopy(config)
+                with changed.unlocked():
+                    changed.mesh.update(data=slices, fsdp=-1, tensor=tensor, sequence=1)
+                    changed.optimizer.accumulate_steps = parts
+                    changed.model.remat = remat
+                yield changed
+
+
+def suggest(
+    config: ConfigDict, devices: Sequence[jax.Device], topology: str, *, tried: Callable[[int, int, Plan], None]
+) -> list[Plan]:
+    """Plans of all candidates, the fastest of those that fit first. `tried` hears of each: which of how many.
+
+    Larger batches and costlier remat are left out where a smaller or cheaper one does not fit. Raises ValueError if no
+    candidate divides the batch.
+    """
+    todo = list(candidates(config, devices))
+    if not todo:
+        raise ValueError(
+            f"data.batch_size={config.data.batch_size} cannot be dealt out to {len(devices)} chips: make it a multiple"
+        )
+    plans, too_large = [], []
+    for number, changed in enumerate(todo, 1):
+        if any(_needs_no_less(changed, other) for other in too_large):
+            continue
+        plan = make_plan(changed, devices, topology)
+        plans.append(plan)
+        if not plan.memory.fits:
+            too_large.append(changed)
+        tried(number, len(todo), plan)
+    return sorted(plans, key=lambda plan: (not plan.memory.fits, plan.step_seconds))
+
+
+def _needs_no_less(one: ConfigDict, other: ConfigDict) -> bool:
+    """Whether `one` keeps at least as much as `other`, on the same mesh."""
+    if one.mesh.tensor != other.mesh.tensor:
+        return False
+    parts = one.optimizer.accumulate_steps <= other.optimizer.accumulate_steps
+    return parts and REMATS.index(one.model.remat) >= REMATS.index(other.model.remat)
