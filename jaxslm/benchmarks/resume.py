@@ -26,7 +26,7 @@ from typing import Any
 from jaxslm.benchmarks.measure import report
 from jaxslm.training.metrics import Row, is_heldout, read_rows
 
-OF_THE_CLOCK = re.compile("tokens_per_s|mfu|goodput|seconds/.*")
+OF_THE_CLOCK = re.compile("(tokens|audio_s)_per_s|mfu|goodput|seconds/.*")
 WINDOW = 10  # steps after a change of devices whose losses are compared
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxslm.training.goodput import KINDS
 from tests.end_to_end.commands import ROOT
-from tests.end_to_end.test_processes import RECIPES
+from tests.end_to_end.processes import RECIPES
 from tests.training.traces import scopes_of, steps_of
 
 pytest.importorskip("espeakng_loader", reason="the demo extra is not installed")

@@ -42,7 +42,7 @@ def bytes_read() -> int:
 
 
 def main(what: str, folder: Path, megabytes: int) -> None:
-    distributed.start(60)
+    distributed.start()
     partitioner = make_partitioner(dict(data=1, fsdp=jax.process_count()))
     adamw, _ = make_optimizer(get_config().optimizer, 10)
     init, abstract = make_init(lambda key: Stack(megabytes, key), adamw, partitioner)
