@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxslm.configure import closest
@@ -151,6 +152,13 @@ class Constrain:
         if self._single():
             return x
         return jax.lax.with_sharding_constraint(x, self.partitioner.sharding(axes, x.shape, strict=False))
+
+    def row_major(self, x: jax.Array) -> jax.Array:
+        """`x` with its last dimension innermost in memory. Left to itself, the TPU compiler turns activations over
+        between the matrix products and kernels that would have them one way and those that would not."""
+        if self.platform != "tpu":
+            return x
+        return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
     def per_shard(self, kernel: Callable, in_axes: Sequence[Sequence[str | None]], out_axes: Sequence[str | None]):
         """`kernel` on each device's piece of its arguments; the compiler cannot split a hand-written kernel by itself.

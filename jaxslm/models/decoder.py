@@ -161,7 +161,8 @@ class Block(nnx.Module):
         return self.attention.project(self.attention_norm(x_BxTxD), rotary)
 
     def after(self, x_BxTxD: jax.Array, context_BxTxHxC: jax.Array, constrain: Constrain) -> jax.Array:
-        x_BxTxD = named(x_BxTxD + self.attention.merge(context_BxTxHxC), "attended")
+        x_BxTxD = named(x_BxTxD + self.attention.merge(constrain.row_major(context_BxTxHxC)), "attended")
+        x_BxTxD = constrain.row_major(x_BxTxD)
         return x_BxTxD + self.feed_forward(self.feed_forward_norm(x_BxTxD), constrain)
 
 
@@ -265,7 +266,8 @@ class Decoder(nnx.Module):
                 constrain=constrain,
             )
             x_BxTxD = block.after(x_BxTxD, context, constrain)
-            return (constrain(x_BxTxD, "batch", "length", "activation_embed"), cache), None
+            x_BxTxD = constrain.row_major(constrain(x_BxTxD, "batch", "length", "activation_embed"))
+            return (x_BxTxD, cache), None
 
         layer = rematerialized(layer, config.remat)
         x_BxTxD = self.embed(tokens_BxT, constrain)

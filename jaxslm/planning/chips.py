@@ -8,20 +8,22 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from jaxslm.training.flops import peak_of
+
 
 @dataclass(frozen=True)
 class Chip:
     """One jax device. Bytes and bytes/s are decimal; 0 where nothing is known.
 
-    hbm: what a program can have of it, less than the data sheet's. flops_per_cycle: of the matrix units in bfloat16, by
-    which `peak_flops` gives the clock that the compiler's cycles are of. ici: into one chip over all of its links.
-    dcn: into one chip from other slices (scaling-book, chapter 2).
+    peak_flops: in bfloat16. hbm: what a program can have of it, less than the data sheet's. flops_per_cycle: of the
+    matrix units, by which `peak_flops` gives the clock that the compiler's cycles are of. ici: into one chip over all
+    of its links. dcn: into one chip from other slices (scaling-book, chapter 2).
     """
 
     name: str
-    hbm: float
-    hbm_bandwidth: float
     peak_flops: float
+    hbm: float = 0.0
+    hbm_bandwidth: float = 0.0
     flops_per_cycle: float = 0.0
     ici: float = 0.0
     dcn: float = 0.0
@@ -34,18 +36,21 @@ class Chip:
 
 GIB = 2**30
 CHIPS = {  # by jax's device_kind; Google's system architecture pages, and NVIDIA's data sheets
-    "TPU v5 lite": Chip("v5e", 15.75 * GIB, 819e9, 197e12, 2**17, 200e9, 3.1e9),
-    "TPU v5": Chip("v5p", 95.74 * GIB, 2765e9, 459e12, 2**18, 600e9, 6.2e9),
-    "TPU v6 lite": Chip("v6e", 31.25 * GIB, 1640e9, 918e12, 2**19, 448e9, 12.5e9),
-    "NVIDIA H100 80GB HBM3": Chip("h100", 79 * GIB, 3350e9, 989e12, ici=450e9, dcn=50e9),
-    "NVIDIA H200": Chip("h200", 139 * GIB, 4800e9, 989e12, ici=450e9, dcn=50e9),
+    "TPU v5 lite": dict(name="v5e", hbm=15.75 * GIB, hbm_bandwidth=819e9, flops_per_cycle=2**17, ici=200e9, dcn=3.1e9),
+    "TPU v5": dict(name="v5p", hbm=95.74 * GIB, hbm_bandwidth=2765e9, flops_per_cycle=2**18, ici=600e9, dcn=6.2e9),
+    "TPU v6 lite": dict(
+        name="v6e", hbm=31.25 * GIB, hbm_bandwidth=1640e9, flops_per_cycle=2**19, ici=448e9, dcn=12.5e9
+    ),
+    "NVIDIA H100 80GB HBM3": dict(name="h100", hbm=79 * GIB, hbm_bandwidth=3350e9, ici=450e9, dcn=50e9),
+    "NVIDIA H200": dict(name="h200", hbm=139 * GIB, hbm_bandwidth=4800e9, ici=450e9, dcn=50e9),
 }
 TPUS = ("v5e", "v5p", "v6e")
 
 
 def chip_of(device: jax.Device) -> Chip:
     """Facts about a device; of an unknown kind its name alone."""
-    return CHIPS.get(device.device_kind, Chip(device.device_kind, 0.0, 0.0, float("nan")))
+    kind = device.device_kind
+    return Chip(**dict(name=kind) | CHIPS.get(kind, {}), peak_flops=peak_of(kind))
 
 
 def described_devices(topology: str, num_slices: int = 1) -> Sequence[jax.Device]:

@@ -107,7 +107,8 @@ def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) 
     slices = slices_of(devices)
     loops = work_by_loop(compiled.as_text(), mesh)
     crossing = _crossing_axes(partitioner.mesh) if slices > 1 else set()
-    times = {name: _seconds(work, chip, crossing, config.data.context_length) for name, work in loops.items()}
+    scores = attention_scores(program)
+    times = {name: _seconds(work, chip, crossing, scores) for name, work in loops.items()}
     known = chip.flops_per_cycle > 0
     compute, kernels, communication = (sum(t[i] for t in times.values()) for i in range(3))
     step = sum(max(t[0] + t[1], t[2]) for t in times.values()) if known else math.nan
@@ -187,9 +188,9 @@ def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
     return crossing
 
 
-def _seconds(work: Work, chip: Chip, crossing: set[str], context: int) -> tuple[float, float, float]:
-    """(what the compiler estimates, kernels, communication) of one loop."""
-    flops = sum(kernel_flops(kernel, context) for kernel in work.kernels)
+def _seconds(work: Work, chip: Chip, crossing: set[str], scores: float) -> tuple[float, float, float]:
+    """(what the compiler estimates, kernels, communication) of one loop; for `scores` see attention_scores."""
+    flops = sum(KERNEL_PRODUCTS[part] * 2 * scores * kernel.times for kernel in work.kernels if (part := _part(kernel)))
     communication = 0.0
     for (kind, axes), size in work.collectives.items():
         rate = chip.dcn if crossing & set(axes.split("+")) else chip.ici
@@ -198,13 +199,20 @@ def _seconds(work: Work, chip: Chip, crossing: set[str], context: int) -> tuple[
     return compute, flops / (chip.peak_flops * KERNEL_EFFICIENCY), communication
 
 
-def kernel_flops(kernel: Instruction, context: int) -> float:
-    """Of all runs of a splash attention kernel whose queries see half of `context` keys each; 0 of other kernels."""
-    part = next((part for part in KERNEL_PRODUCTS if f"splash_mha_{part}" in kernel.name), None)
-    if part is None:
-        return 0.0
-    batch, *_, heads, length, head_dim = kernel.shapes[0]  # of the context, or of dq and its parts
-    return KERNEL_PRODUCTS[part] * 2.0 * batch * heads * length * (context / 2) * head_dim * kernel.times
+def attention_scores(program: Program) -> float:
+    """Multiply-adds of a chip's product of queries and keys in one layer; a query sees half of the keys.
+
+    By arithmetic: what the kernels return differs from version to version.
+    """
+    model, mesh = program.model_config, program.partitioner.mesh.shape
+    rows, context = program.abstract_batch["tokens"].shape
+    queries = (rows // program.accumulate_steps, context, model.n_heads, model.head_dim)
+    axes = program.partitioner.constrain.mesh_axes(("batch", "length", "heads", None), queries)
+    return math.prod(queries) / math.prod(mesh[axis] for axis in sum(axes, ())) * context / 2
+
+
+def _part(kernel: Instruction) -> str | None:
+    return next((part for part in KERNEL_PRODUCTS if f"splash_mha_{part}" in kernel.name), None)
 
 
 def _collectives(works: Sequence[Work], crossing: set[str]) -> list[Collective]:

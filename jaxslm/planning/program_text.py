@@ -124,7 +124,7 @@ def _first_group(text: str) -> set[int] | None:
         ids = ids.transpose([int(n) for n in found[4].split(",")]) if found[4] else ids
         groups = ids.reshape(int(found[1]), int(found[2]))
         return next(set(row.tolist()) for row in groups if 0 in row)
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*)\))? \{([^}]*)\}", text):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", text):
         shape = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
         along = set(re.findall(r"'([^']+)'", found[3]))
         ids = np.arange(math.prod(shape.values()))
@@ -180,8 +180,8 @@ def _apart(text: str) -> tuple[str, str]:
 def _walk(computations: Computations, name: str, loop: str, times: int) -> Iterator[tuple[str, Instruction]]:
     for label, type_text, opcode, text in computations[name]:
         if opcode == "while":
-            body, condition = (re.search(rf"{part}=%([\w.\-]+)", text)[1] for part in ("body", "condition"))
-            yield from _walk(computations, body, body, times * _trips(computations, condition, text))
+            body = _part(text, "body")
+            yield from _walk(computations, body, body, times * _trips(computations, name, text))
             continue
         instruction = Instruction(label, type_text, opcode, text, times)
         yield loop, instruction
@@ -194,13 +194,44 @@ def _walk(computations: Computations, name: str, loop: str, times: int) -> Itera
             yield from _walk(computations, branches[1], loop, times)
 
 
-def _trips(computations: Computations, condition: str, text: str) -> int:
-    if known := re.search(r'known_trip_count[^\d]*"?(\d+)', text):
+def _trips(computations: Computations, name: str, loop: str) -> int:
+    """How often the loop, an instruction of the computation `name`, runs its body: from where it starts to a limit, in
+    steps of whatever is added in the body. A start that is not a constant is 0."""
+    if known := re.search(r'known_trip_count[^\d]*"?(\d+)', loop):
         return int(known[1])
-    limits = [
-        int(n)
-        for _, type_text, opcode, line in computations[condition]
-        if opcode == "constant" and type_text.startswith("s32[]")
-        for n in re.findall(r"constant\((\d+)\)", line)
-    ]
-    return max(limits, default=1)
+    outside, inside, test = (
+        {label: (opcode, text) for label, _, opcode, text in computations[part]}
+        for part in (name, _part(loop, "body"), _part(loop, "condition"))
+    )
+    compared = next((text for opcode, text in test.values() if opcode == "compare"), "")
+    counters = [test[operand][1] for operand in _operands(compared) if test[operand][0] == "get-tuple-element"]
+    limits = [_constant(test, operand) for operand in _operands(compared)]
+    limit = next((limit for limit in limits if limit is not None), None)
+    if limit is None or not counters:
+        return 1
+    index = int(re.search(r"index=(\d+)", counters[0])[1])
+    changed = inside[_operands(next(text for opcode, text in reversed(inside.values()) if opcode == "tuple"))[index]]
+    added = [_constant(inside, operand) for operand in _operands(changed[1])] if changed[0] == "add" else []
+    step = next((n for n in added if n), 1)
+    started = outside.get(_operands(loop)[0], ("", ""))
+    start = _constant(outside, _operands(started[1])[index]) if started[0] == "tuple" else None
+    return -(-(limit - (start or 0)) // step)
+
+
+def _part(loop: str, part: str) -> str:
+    return re.search(rf"{part}=%([\w.\-]+)", loop)[1]
+
+
+def _operands(text: str) -> list[str]:
+    """Names between the parentheses behind the opcode."""
+    found = re.search(r"[a-z][\w\-]*\(((?:/\*index=\d+\*/|[^()/])*)\)", text)  # types have none but capitals before "("
+    return re.findall(r"%([\w.\-]+)", found[1]) if found else []
+
+
+def _constant(lines: Mapping[str, tuple[str, str]], name: str) -> int | None:
+    """Value of an integer constant, or of a copy of one."""
+    opcode, text = lines.get(name, ("", ""))
+    if opcode == "constant":
+        found = re.search(r"constant\((-?\d+)\)", text)
+        return int(found[1]) if found else None
+    return _constant(lines, _operands(text)[0]) if opcode == "copy" else None

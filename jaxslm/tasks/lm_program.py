@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
 from jaxslm.sharding import Partitioner
+from jaxslm.training.compiled import compiler_options
 from jaxslm.training.optimizer import make_optimizer
 from jaxslm.training.state import TrainState, make_init
 from jaxslm.training.step import LossFn, make_train_step
@@ -39,6 +40,7 @@ class Program:
     loss: LossFn
     step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
     abstract_batch: Mapping[str, jax.ShapeDtypeStruct]
+    accumulate_steps: int
     flops_per_step: float
 
 
@@ -58,12 +60,14 @@ def make_program(
         objectives=objectives,
         accumulate_steps=config["optimizer"]["accumulate_steps"],
         state_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract_state),
+        compiler_options=compiler_options(partitioner.mesh.devices.ravel()),
     )
     shape = config["data"]["batch_size"], config["data"]["context_length"]
     sharding = partitioner.batch_sharding()
     batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in BATCH.items()}
     flops = shape[0] * shape[1] * flops_per_token(model_config, shape[1])
-    return Program(model_config, partitioner, init, abstract_state, loss, step, batch, flops)
+    parts = config["optimizer"]["accumulate_steps"]
+    return Program(model_config, partitioner, init, abstract_state, loss, step, batch, parts, flops)
 
 
 def make_loss(config: Mapping, vocab_size: int, n_objectives: int, partitioner: Partitioner) -> LossFn:

@@ -38,10 +38,14 @@ def peak_flops() -> float:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _measured_cpu() * jax.process_count()
-    kind = device.device_kind
+    return peak_of(device.device_kind) * jax.device_count()
+
+
+def peak_of(device_kind: str) -> float:
+    """FLOP/s of one device; NaN if its kind is not in the table."""
     # the longest name that begins the device's: "NVIDIA H100 80GB HBM3" is an H100
-    names = [name for name in PEAK_BF16 if re.match(rf"{re.escape(name)}\b", kind)]
-    return PEAK_BF16[max(names, key=len)] * jax.device_count() if names else float("nan")
+    names = [name for name in PEAK_BF16 if re.match(rf"{re.escape(name)}\b", device_kind)]
+    return PEAK_BF16[max(names, key=len)] if names else float("nan")
 
 
 @functools.cache

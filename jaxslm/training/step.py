@@ -23,6 +23,7 @@ def make_train_step(
     objectives: Sequence[str],
     accumulate_steps: int = 1,
     state_shardings: Any = None,
+    compiler_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Jitted `step(state, batch) -> (state, metrics)`; the old state is donated.
 
@@ -68,7 +69,7 @@ def make_train_step(
 
     # out_shardings keep the compiler from re-laying the state out: the next step and the checkpoint expect these
     out_shardings = None if state_shardings is None else (state_shardings, None)
-    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings, compiler_options=compiler_options)
 
 
 def put_batch(batch: Any, sharding: NamedSharding) -> Any:

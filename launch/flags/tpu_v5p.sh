@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # TPU v5p. libtpu refuses to start on a flag it does not know; all are known to libtpu 0.0.50.1.
 flags=(
-  --xla_tpu_scoped_vmem_limit_kib=49152 # larger fusions and attention blocks than the default allows
   # FSDP gathers every layer's parameters: run that beside the matrix products of the layer before
   --xla_enable_async_all_gather=true
   --xla_tpu_overlap_compute_collective_tc=true

@@ -1,0 +1,112 @@
+"""Steps compiled for described TPUs: memory and cycles are what arithmetic says they must be."""
+
+import importlib.util
+
+import pytest
+
+from jaxslm.configure import load_config
+from jaxslm.planning.chips import described_devices
+from jaxslm.planning.plan import make_plan
+from jaxslm.planning.suggest import candidates, suggest
+
+needs_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="libtpu (the tpu extra) is not installed"
+)
+SHAPE = {
+    "mesh.fsdp": "-1", "mesh.data": "1", "model.d_model": "256", "model.n_heads": "2", "model.n_kv_heads": "2",
+    "model.d_ff": "512", "model.dtype": "bfloat16", "model.remat": "full", "data.units.clusters": "20",
+    "data.context_length": "256", "data.batch_size": "8",
+}  # fmt: skip
+
+
+def config(**overrides):
+    changes = SHAPE | {name.replace("__", "."): str(value) for name, value in overrides.items()}
+    return load_config("configs/spiritlm_7b.py:tiny", list(changes.items()))
+
+
+def planned(topology="v5e:2x2", num_slices=1, **overrides):
+    return make_plan(config(**overrides), described_devices(topology, num_slices), topology)
+
+
+@pytest.fixture(scope="module")
+def four_layers():
+    return planned(model__n_layers=4)
+
+
+@needs_libtpu
+def test_memory_of_a_chip(four_layers):
+    plan = four_layers
+    assert (plan.chips, plan.hosts, dict(plan.mesh), plan.chip.name) == (4, 1, dict(fsdp=4), "v5e")
+    norms = (2 * 4 + 1) * 256  # replicated
+    shards = plan.model_parameters - norms
+    assert plan.memory.parameters == 4 * (shards // 4 + norms)
+    assert plan.memory.optimizer == pytest.approx(2 * plan.memory.parameters, rel=1e-3)  # two moments
+    assert plan.memory.batch == 6 * 4 * (8 * 256 // 4)
+    assert plan.memory.temporaries > 0 and plan.memory.fits
+    assert plan.host.checkpoint == pytest.approx(12 * plan.model_parameters, rel=1e-3)
+
+
+@needs_libtpu
+def test_cycles_grow_by_the_layer(four_layers):
+    """Loops are counted as often as they run: what two more layers add is the same from 4 to 6 as from 6 to 8; and
+    without a loop, where nothing is sliced out of stacks, it is less, but not by much."""
+    six, eight = planned(model__n_layers=6), planned(model__n_layers=8)
+    added = six.cycles - four_layers.cycles
+    assert eight.cycles - six.cycles == pytest.approx(added, rel=0.05)
+    assert added > four_layers.cycles / 10
+    unrolled = planned(model__n_layers=4, model__scan_unroll=4)
+    assert 0.6 * four_layers.cycles < unrolled.cycles < four_layers.cycles
+
+
+@needs_libtpu
+def test_parameters_are_gathered_along_fsdp(four_layers):
+    gathered = sum(each.bytes for each in four_layers.collectives if each.kind == "all-gather")
+    layers = 4 * (4 * 256 * 256 + 3 * 256 * 512)
+    assert gathered >= 2 * 2 * layers  # in bfloat16, forward and backward
+    assert {each.axes for each in four_layers.collectives} == {"fsdp"}
+    assert not any(each.across for each in four_layers.collectives)
+
+
+@needs_libtpu
+def test_kernels_are_counted(four_layers):
+    """Splash attention: the forward pass twice (remat) and the backward pass, in each of 4 layers."""
+    flops = 4 * (2 * 2 + 5) * 2 * 2 * 2 * 256 * 128 * 128  # layers, products, two a multiply-add, rows, heads, lengths
+    assert four_layers.kernel_seconds == pytest.approx(flops / (197e12 * 0.4), rel=1e-6)
+
+
+@needs_libtpu
+def test_suggestions_put_what_is_fastest_first():
+    heard = []
+    small = config(model__n_layers=2, data__batch_size=4)
+    devices = described_devices("v5e:2x2")
+    plans = suggest(small, devices, "v5e:2x2", tried=lambda *what: heard.append(what))
+    assert len(plans) == len(heard) == len(list(candidates(small, devices)))
+    assert [plan.step_seconds for plan in plans] == sorted(plan.step_seconds for plan in plans)
+    kernels = {plan.settings["remat"]: plan.kernel_seconds for plan in plans}
+    # Where the context is kept, the forward kernel does not run again: 2 + 5 products instead of 2 + 2 + 5.
+    assert kernels["context,attended"] == pytest.approx(kernels["full"] * 7 / 9, rel=1e-6)
+    assert kernels["query,key,value,context,attended"] == kernels["context,attended"]
+
+
+def test_candidates_keep_the_batch_whole():
+    with pytest.raises(ValueError, match="data.batch_size=3 cannot be dealt out to 4 chips: make it a multiple"):
+        suggest(config(data__batch_size=3), [None] * 4, "v5e:2x2", tried=print)
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e:8", "h100:8x8", "v5e:8x8x", "", "v4:2x2x1"])
+def test_wrong_topologies_are_named(topology):
+    with pytest.raises(ValueError, match=f"--topology={topology} is not CHIP:SHAPE with a chip of v5e, v5p, v6e"):
+        described_devices(topology)
+
+
+@needs_libtpu
+def test_a_shape_that_no_slice_has_is_named():
+    with pytest.raises(ValueError, match="--topology=v5e:3x7: .*shapes are those of the chip's slices"):
+        described_devices("v5e:3x7")
+
+
+def test_slices_must_be_some():
+    with pytest.raises(ValueError, match="--num_slices=0: a pod has 1 slice or more"):
+        described_devices("v5e:2x2", 0)
+    with pytest.raises(ValueError, match="--topology=local is what is here: leave --num_slices out"):
+        described_devices("local", 2)
