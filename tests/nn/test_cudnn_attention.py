@@ -1,5 +1,8 @@
-"""Packed attention by cuDNN as far as a CPU can tell: segments, calls and results with cuDNN emulated, and the program
-that is handed to XLA. What a GPU makes of it: tests/nn/test_attention.py."""
+"""Packed attention by cuDNN: segments, results with cuDNN emulated and on a GPU, and the program that is given to XLA.
+
+A machine with a GPU needs jax, flax, optax, numpy and pytest for these and those of tests/nn/test_attention.py:
+`python -m pytest -o addopts= --import-mode=importlib -v -rs -k cudnn tests/nn`
+"""
 
 import json
 import re
@@ -32,9 +35,9 @@ every_batch = pytest.mark.parametrize("rows", list(ROWS.values()), ids=list(ROWS
 def inputs(rows, head_dim=64, dtype=np.float32, seed=0):
     rng = np.random.default_rng(seed)
     heads = HEADS, KV_HEADS, KV_HEADS
-    q, k, v = (rng.standard_normal((len(rows), LENGTH, n, head_dim), np.float32).astype(dtype) for n in heads)
+    q, k, v = (rng.standard_normal((len(rows), LENGTH, n, head_dim), np.float32) for n in heads)
     batch = packed_rows(rows, LENGTH)
-    return q, k, v, batch["segment_ids_BxT"], batch["positions_BxT"]
+    return *(x.astype(jnp.bfloat16).astype(dtype) for x in (q, k, v)), batch["segment_ids_BxT"], batch["positions_BxT"]
 
 
 def reference(q, k, v, segment_ids, positions):
@@ -77,25 +80,39 @@ def test_padding_may_lie_anywhere():
     assert take(segments, 0, 8).begin_A.tolist() == [2, 5, 6, 9, 12, 12, 12, 12]
 
 
+def context_and_gradients(function, q, k, v, *last):
+    target = np.random.default_rng(5).standard_normal(q.shape, np.float32)
+
+    def loss(q, k, v):
+        context = function(q, k, v, *last)
+        return jnp.sum(context.astype(jnp.float32) * target), context
+
+    gradients, context = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    return [np.asarray(x, np.float32) for x in (context, *gradients)]
+
+
 @every_batch
 def test_results_and_gradients_by_an_emulated_cudnn(rows, emulated):
     """It leaves NaN where it writes nothing: padding and the segments of other calls must come out clean."""
     q, k, v, segment_ids, positions = inputs(rows)
-    target = np.random.default_rng(5).standard_normal(q.shape, np.float32)
+    ours = context_and_gradients(packed_attention, q, k, v, segment_ids)
+    for x, expected in zip(ours, context_and_gradients(reference, q, k, v, segment_ids, positions), strict=True):
+        np.testing.assert_allclose(x, expected, atol=5e-5)
+        assert np.all(x[segment_ids == 0] == 0)
 
-    def both(function, *last):
-        def loss(q, k, v):
-            context = function(q, k, v, *last)
-            return jnp.sum(context * target), context
 
-        gradients, context = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
-        return context, *gradients
-
-    for ours, expected in zip(
-        both(packed_attention, segment_ids), both(reference, segment_ids, positions), strict=True
-    ):
-        np.testing.assert_allclose(ours, expected, atol=5e-5)
-        assert np.all(np.asarray(ours)[segment_ids == 0] == 0)
+@pytest.mark.skipif(not cudnn_attention.has_packed_layout(), reason="needs a GPU, Hopper or newer")
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("head_dim", cudnn_attention.HEAD_DIMS)
+@every_batch
+def test_results_and_gradients_on_a_gpu(rows, head_dim, dtype):
+    q, k, v, segment_ids, positions = inputs(rows, head_dim, dtype)
+    ours = context_and_gradients(packed_attention, q, k, v, segment_ids)
+    with jax.default_matmul_precision("highest"):
+        expected = context_and_gradients(reference, *(x.astype(np.float32) for x in (q, k, v)), segment_ids, positions)
+    for x, y in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(x, y, atol=5e-2, rtol=2e-2)
+        assert np.all(x[segment_ids == 0] == 0)
 
 
 def test_attend_takes_packed_rows_to_it(emulated, monkeypatch):
