@@ -198,6 +198,8 @@ def _check_cudnn(q_BxTxHxC: jax.Array, constrain: Constrain) -> None:
             f"attention 'cudnn' needs {' or '.join(cudnn_attention.DTYPES)} and a head dimension of "
             f"{' or '.join(map(str, cudnn_attention.HEAD_DIMS))}, got {dtype} and {head_dim}. Use attention='auto'."
         )
+    if constrain.platform != "gpu" and not _packed_layout():
+        raise ValueError(f"attention 'cudnn' needs an NVIDIA GPU, not a {constrain.platform}. Use attention='auto'.")
     axes = constrain.mesh_axes(("batch", None, "heads", None), q_BxTxHxC.shape)
     n_elements = q_BxTxHxC.size // math.prod(constrain.partitioner.mesh.shape[axis] for axis in sum(axes, ()))
     if n_elements > cudnn_attention.MOST_ELEMENTS:

@@ -87,7 +87,8 @@ def context_and_gradients(function, q, k, v, *last):
         context = function(q, k, v, *last)
         return jnp.sum(context.astype(jnp.float32) * target), context
 
-    gradients, context = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    with jax.default_matmul_precision("highest"):
+        gradients, context = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
     return [np.asarray(x, np.float32) for x in (context, *gradients)]
 
 
@@ -108,8 +109,8 @@ def test_results_and_gradients_by_an_emulated_cudnn(rows, emulated):
 def test_results_and_gradients_on_a_gpu(rows, head_dim, dtype):
     q, k, v, segment_ids, positions = inputs(rows, head_dim, dtype)
     ours = context_and_gradients(packed_attention, q, k, v, segment_ids)
-    with jax.default_matmul_precision("highest"):
-        expected = context_and_gradients(reference, *(x.astype(np.float32) for x in (q, k, v)), segment_ids, positions)
+    q, k, v = (x.astype(np.float32) for x in (q, k, v))
+    expected = context_and_gradients(reference, q, k, v, segment_ids, positions)
     for x, y in zip(ours, expected, strict=True):
         np.testing.assert_allclose(x, y, atol=5e-2, rtol=2e-2)
         assert np.all(x[segment_ids == 0] == 0)
@@ -156,7 +157,15 @@ def test_what_cudnn_cannot_names_the_cure(dtype, head_dim):
         attend(q, k, v, impl="cudnn", **ids)
 
 
-def test_too_many_elements_name_the_cure():
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="it can")
+def test_without_a_gpu_the_cure_is_named():
+    q_BxTxHxC = jax.ShapeDtypeStruct((2, 128, 4, 64), jnp.bfloat16)
+    with pytest.raises(ValueError, match="needs an NVIDIA GPU, not a cpu. Use attention='auto'"):
+        attention._check_cudnn(q_BxTxHxC, attention.no_constraint)
+
+
+def test_too_many_elements_name_the_cure(monkeypatch):
+    monkeypatch.setattr(attention, "_packed_layout", lambda: True)
     q = jax.ShapeDtypeStruct((64, 8192, 32, 128), jnp.bfloat16)
     with pytest.raises(ValueError, match="fewer rows a device"):
         attention._check_cudnn(q, attention.no_constraint)
