@@ -17,7 +17,7 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 
 MESH_AXES = ("data", "fsdp", "tensor", "sequence")
 

@@ -4,14 +4,20 @@ Legend: B batch, T queries, S keys, H query heads, K key/value heads, G = H / K 
 C head dimension.
 """
 
+import functools
+import logging
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from jaxslm.nn import cudnn_attention
 from jaxslm.nn.layers import at_least_float32
 from jaxslm.nn.remat import named
 from jaxslm.sharding import Constrain, no_constraint
+
+log = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "xla", "blocked", "splash", "cudnn")
 QUERY_BLOCK = 512  # queries a step of "blocked": memory is O(QUERY_BLOCK * S) instead of O(T * S)
@@ -37,34 +43,43 @@ def attend(
 
     impl: "xla" holds all scores; "blocked" holds those of `QUERY_BLOCK` queries at a time, forward and backward;
     "splash" is the TPU kernel, for self-attention over rows whose positions rise inside each segment (packed rows),
-    T a multiple of 128; "cudnn" the GPU kernel, bfloat16 or float16 only; "auto" chooses by device and length.
+    T a multiple of 128; "cudnn" the NVIDIA kernel, bfloat16 or float16 and head dimension 64 or 128, which takes packed
+    rows (T = S) without a mask, and queries of a cache with one; "auto" chooses by device, type and shape.
     """
     mask = (q_segment_ids, kv_segment_ids, q_positions, kv_positions)
     n_queries, n_keys = q_BxTxHxC.shape[1], k_BxSxKxC.shape[1]
     if impl == "auto":
-        impl = _choose(n_queries, n_keys, constrain.platform)
+        impl = _choose(q_BxTxHxC, n_keys, constrain.platform)
     if impl == "xla":
         return _xla(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
     if impl == "blocked":
         return _blocked(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
+    heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None), ("batch", None, "kv_heads", None)
     if impl == "cudnn":
-        return _cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
+        _check_cudnn(q_BxTxHxC, constrain)
+        if n_queries != n_keys or not _packed_layout():
+            return _masked_cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
+        kernel = constrain.per_shard(cudnn_attention.packed_attention, (*heads, ("batch", None)), heads[0])
+        return kernel(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids)
     if impl == "splash":
         if n_queries != n_keys or n_queries % 128:
             raise ValueError(
                 f"attention 'splash' needs as many queries as keys and a multiple of 128, got {n_queries} and "
                 f"{n_keys}. Use attention='auto', or a context length that is a multiple of 128."
             )
-        heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None), ("batch", None, "kv_heads", None)
         interpret = constrain.platform != "tpu"  # off a TPU the kernel is interpreted: slow, for tests
         kernel = constrain.per_shard(partial(_splash, interpret), (*heads, ("batch", None)), heads[0])
         return kernel(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids)
     raise ValueError(f"attention '{impl}' is not one of {', '.join(IMPLEMENTATIONS)}.")
 
 
-def _choose(n_queries: int, n_keys: int, platform: str) -> str:
-    if platform == "tpu" and n_queries == n_keys and n_queries % 128 == 0:
-        return "splash"
+def _choose(q_BxTxHxC: jax.Array, n_keys: int, platform: str) -> str:
+    n_queries, head_dim = q_BxTxHxC.shape[1], q_BxTxHxC.shape[3]
+    if n_queries == n_keys and n_queries % 128 == 0:
+        if platform == "tpu":
+            return "splash"
+        if platform == "gpu" and cudnn_attention.supported(q_BxTxHxC.dtype, head_dim) and _packed_layout():
+            return "cudnn"
     return "blocked" if n_queries > 2 * QUERY_BLOCK and n_queries % QUERY_BLOCK == 0 else "xla"
 
 
@@ -176,7 +191,36 @@ def _splash(interpret, q_BxTxHxC, k_BxTxKxC, v_BxTxKxC, segment_ids_BxT) -> jax.
     return jnp.swapaxes(context, 1, 2).astype(q_BxTxHxC.dtype)
 
 
-def _cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask) -> jax.Array:
+def _check_cudnn(q_BxTxHxC: jax.Array, constrain: Constrain) -> None:
+    dtype, head_dim = q_BxTxHxC.dtype, q_BxTxHxC.shape[3]
+    if not cudnn_attention.supported(dtype, head_dim):
+        raise ValueError(
+            f"attention 'cudnn' needs {' or '.join(cudnn_attention.DTYPES)} and a head dimension of "
+            f"{' or '.join(map(str, cudnn_attention.HEAD_DIMS))}, got {dtype} and {head_dim}. Use attention='auto'."
+        )
+    if constrain.platform != "gpu" and not _packed_layout():
+        raise ValueError(f"attention 'cudnn' needs an NVIDIA GPU, not a {constrain.platform}. Use attention='auto'.")
+    axes = constrain.mesh_axes(("batch", None, "heads", None), q_BxTxHxC.shape)
+    n_elements = q_BxTxHxC.size // math.prod(constrain.partitioner.mesh.shape[axis] for axis in sum(axes, ()))
+    if n_elements > cudnn_attention.MOST_ELEMENTS:
+        raise ValueError(
+            f"attention 'cudnn' takes {cudnn_attention.MOST_ELEMENTS} elements of queries a device, got {n_elements}. "
+            "Use fewer rows a device (optimizer.accumulate_steps, mesh) or attention='blocked'."
+        )
+
+
+@functools.cache  # so that it is logged once
+def _packed_layout() -> bool:
+    has = cudnn_attention.has_packed_layout()
+    if not has and jax.default_backend() == "gpu":
+        log.warning(
+            "packed rows need compute capability 9.0 (Hopper) and cuDNN: attention='cudnn' makes a mask [T, T] a row "
+            "here, attention='auto' does without cuDNN"
+        )
+    return has
+
+
+def _masked_cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask) -> jax.Array:
     # The public function has no segment ids; the whole mask goes in, or documents would see each other.
     visible_BxTxS = visible(*mask)
     context = jax.nn.dot_product_attention(

@@ -5,41 +5,43 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxslm.nn import attention
+from jaxslm.nn import attention, cudnn_attention
 from jaxslm.nn.attention import attend
 from tests.models.llama import packed_rows
 
 LENGTH, HEADS, KV_HEADS, HEAD_DIM = 128, 4, 2, 16
 SEGMENTS = [[40, 1, 60], [100, 28]]
-
-
-def impl_or_skip(impl):
-    if impl == "cudnn" and jax.default_backend() != "gpu":
-        pytest.skip("cudnn attention needs a GPU")
-    return impl
-
-
-every_implementation = pytest.mark.parametrize("impl", [i for i in attention.IMPLEMENTATIONS if i != "auto"])
+IMPLEMENTATIONS = ["xla", "blocked", "splash", "cudnn-64", "cudnn-128", "cudnn-masked"]  # cudnn by head dimension
+every_implementation = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def on_this_machine(request, monkeypatch):
     monkeypatch.setattr(attention, "QUERY_BLOCK", 32)
+    impl = request.node.callspec.params.get("impl", "") if hasattr(request.node, "callspec") else ""
+    if impl.startswith("cudnn"):
+        if jax.default_backend() != "gpu":
+            pytest.skip("cudnn attention needs a GPU")
+        if impl == "cudnn-masked":  # as queries of a cache, or on a GPU before Hopper
+            monkeypatch.setattr(attention, "_packed_layout", lambda: False)
+        elif not cudnn_attention.has_packed_layout():
+            pytest.skip("packed rows by cudnn need a GPU of compute capability 9.0")
 
 
-def inputs(seed=0):
+def inputs(impl, seed=0):
     rng = np.random.default_rng(seed)
-    q = rng.standard_normal((2, LENGTH, HEADS, HEAD_DIM), np.float32)
-    k, v = (rng.standard_normal((2, LENGTH, KV_HEADS, HEAD_DIM), np.float32) for _ in "kv")
+    head_dim = {"cudnn-64": 64, "cudnn-128": 128, "cudnn-masked": 64}.get(impl, HEAD_DIM)
+    shapes = [(2, LENGTH, n, head_dim) for n in (HEADS, KV_HEADS, KV_HEADS)]
+    q, k, v = (np.asarray(rng.standard_normal(s).astype(jnp.bfloat16), np.float32) for s in shapes)
     batch = packed_rows(SEGMENTS, LENGTH)
     return q, k, v, batch["segment_ids_BxT"], batch["positions_BxT"]
 
 
 def run(q, k, v, segment_ids, positions, impl):
-    if impl == "cudnn":
+    if impl.startswith("cudnn"):
         q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
     kwargs = dict(q_segment_ids=segment_ids, kv_segment_ids=segment_ids, q_positions=positions, kv_positions=positions)
-    return attend(q, k, v, impl=impl, **kwargs)
+    return attend(q, k, v, impl=impl.partition("-")[0], **kwargs)
 
 
 def by_loop(q, k, v, q_segments, kv_segments, q_positions, kv_positions):
@@ -62,9 +64,10 @@ def by_loop(q, k, v, q_segments, kv_segments, q_positions, kv_positions):
 
 @every_implementation
 def test_against_float64_loop(impl):
-    q, k, v, segment_ids, positions = inputs()
-    ours = np.asarray(run(q, k, v, segment_ids, positions, impl_or_skip(impl)), np.float64)
-    tolerance = 2e-2 if impl == "cudnn" else 2e-5
+    q, k, v, segment_ids, positions = inputs(impl)
+    with jax.default_matmul_precision("highest"):
+        ours = np.asarray(run(q, k, v, segment_ids, positions, impl), np.float64)
+    tolerance = 2e-2 if impl.startswith("cudnn") else 2e-5
     np.testing.assert_allclose(ours, by_loop(q, k, v, *[segment_ids] * 2, *[positions] * 2), atol=tolerance)
     assert np.all(ours[segment_ids == 0] == 0)
 
@@ -72,8 +75,7 @@ def test_against_float64_loop(impl):
 @every_implementation
 def test_no_leak_between_segments(impl):
     """The gradient of one segment's outputs with respect to every other segment's inputs is exactly zero."""
-    q, k, v, segment_ids, positions = inputs()
-    impl_or_skip(impl)
+    q, k, v, segment_ids, positions = inputs(impl)
 
     @jax.jit
     def gradients(row, segment):
@@ -94,24 +96,28 @@ def test_no_leak_between_segments(impl):
             assert np.any(np.asarray(gradient, np.float32)[inside] != 0)
 
 
-@pytest.mark.parametrize("impl", ["blocked", "splash"])
+@pytest.mark.parametrize("impl", [impl for impl in IMPLEMENTATIONS if impl != "xla"])
 def test_gradients_equal_those_of_xla(impl):
-    q, k, v, segment_ids, positions = inputs()
+    q, k, v, segment_ids, positions = inputs(impl)
     target = np.random.default_rng(5).standard_normal(q.shape, np.float32)
 
     def gradients(impl):
         def loss(q, k, v):
             return jnp.sum(run(q, k, v, segment_ids, positions, impl) * target)
 
-        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+        with jax.default_matmul_precision("highest"):
+            return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
 
+    tolerance = dict(atol=5e-2, rtol=2e-2) if impl.startswith("cudnn") else dict(atol=5e-5)
     for ours, expected in zip(gradients(impl), gradients("xla"), strict=True):
-        np.testing.assert_allclose(ours, expected, atol=5e-5)
+        np.testing.assert_allclose(np.asarray(ours, np.float32), expected, **tolerance)
+        assert np.all(np.asarray(ours, np.float32)[segment_ids == 0] == 0)
 
 
-def test_queries_against_a_cache():
+@pytest.mark.parametrize("impl", ["auto", "cudnn-64", "cudnn-128"])
+def test_queries_against_a_cache(impl):
     """Fewer queries than keys, empty columns (segment 0) among the keys, and a query that sees nothing."""
-    q, k, v, _, _ = inputs()
+    q, k, v, _, _ = inputs(impl)
     q, k, v = q[:, :3], k[:, :8], v[:, :8]
     mask = (
         np.array([[1, 1, 1], [1, 1, 2]]),
@@ -120,13 +126,20 @@ def test_queries_against_a_cache():
         np.array([[0, 0, 0, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4, 0, 0, 0]]),
     )
     names = ("q_segment_ids", "kv_segment_ids", "q_positions", "kv_positions")
-    ours = attend(q, k, v, **dict(zip(names, mask, strict=True)))
-    np.testing.assert_allclose(ours, by_loop(q, k, v, *mask), atol=2e-5)
-    assert np.all(np.asarray(ours)[1, 2] == 0)
+    dtype = jnp.bfloat16 if impl.startswith("cudnn") else np.float32
+    with jax.default_matmul_precision("highest"):
+        context = attend(
+            *(x.astype(dtype) for x in (q, k, v)),
+            impl=impl.partition("-")[0],
+            **dict(zip(names, mask, strict=True)),
+        )
+    ours = np.asarray(context, np.float32)
+    np.testing.assert_allclose(ours, by_loop(q, k, v, *mask), atol=2e-2 if impl.startswith("cudnn") else 2e-5)
+    assert np.all(ours[1, 2] == 0)
 
 
 def test_impossible_requests_name_the_cure():
-    q, k, v, segment_ids, positions = inputs()
+    q, k, v, segment_ids, positions = inputs("xla")
     with pytest.raises(ValueError, match="Use attention='auto'"):
         run(q[:, :100], k[:, :100], v[:, :100], segment_ids[:, :100], positions[:, :100], "splash")
     with pytest.raises(ValueError, match="not one of auto, xla"):
