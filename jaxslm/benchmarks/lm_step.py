@@ -54,7 +54,7 @@ PRESETS = {
     | LARGE
     | dict(batch=2, remat="query,key,value,context,attended", together=0, peer_checkpointing=1, n_chunks=8),
 }
-FLASH = ("flash_attention_2", "torch_flash")  # attention over rows joined to one, by the lengths of documents
+FLASH = ("flash_attention_2", "torch_varlen")  # attention over rows joined to one, by the lengths of documents
 
 
 def run(argv: list[str]) -> dict[str, Any]:
@@ -245,8 +245,8 @@ def _peer(arguments: argparse.Namespace) -> Worker:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     attention = arguments.peer_attention if arguments.peer_attention != "auto" else fastest_attention(device.type)
-    if attention == "torch_flash":
-        register_torch_flash()
+    if attention == "torch_varlen":
+        register_torch_varlen()
     shape = LlamaConfig(
         vocab_size=arguments.vocab_size,
         hidden_size=arguments.d_model,
@@ -311,11 +311,12 @@ def fastest_attention(device: str) -> str:
 
     if device == "cpu":
         return "sdpa"
-    return "flash_attention_2" if find_spec("flash_attn") else "torch_flash"
+    return "flash_attention_2" if find_spec("flash_attn") else "torch_varlen"
 
 
-def register_torch_flash() -> None:
-    """The FlashAttention in torch itself, by the lengths of documents; transformers would give it a dense mask."""
+def register_torch_varlen() -> None:
+    """The FlashAttention in torch itself, by the lengths of documents. Without "flash" in its name: transformers would
+    look for such a one among its own."""
     import torch
     from transformers import AttentionInterface
 
@@ -325,7 +326,7 @@ def register_torch_flash() -> None:
         context = torch.ops.aten._flash_attention_forward(*heads_last, *ends, *longest, 0.0, True, False, scale=scaling)
         return context[0][None], None
 
-    AttentionInterface.register("torch_flash", attend)
+    AttentionInterface.register("torch_varlen", attend)
 
 
 if __name__ == "__main__":
