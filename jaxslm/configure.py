@@ -1,15 +1,16 @@
 """Configs from the command line: `--config=FILE.py[:ARG]` and `--config.KEY=VALUE`; mistakes named with the cure."""
 
 import ast
-import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from jaxslm.spelling import closest
 
 
 class ConfigError(ValueError):
@@ -129,15 +130,6 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, ConfigDict):
             yield from _leaves(value, f"{prefix}{name}.")
         yield f"{prefix}{name}", value
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?': by the whole name, else by its last part alone; '' if nothing is close."""
-    known = list(known)
-    ends = {key.rsplit(".", 1)[-1]: key for key in known}
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    match = match or [ends[e] for e in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(ends), n=1)]
-    return f" Did you mean {match[0]}?" if match else ""
 
 
 def _listed(known: Sequence[str]) -> str:

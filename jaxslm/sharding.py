@@ -16,7 +16,7 @@ import jax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 
 MESH_AXES = ("data", "fsdp", "tensor", "sequence")
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxslm.acoustic.durations import predict
 from jaxslm.acoustic.vocoder import Conditions, Vocoder, VocoderConfig
 from jaxslm.codec.runner import BATCH_SECONDS, similar_lengths
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 from jaxslm.units.units import UnitSequence, check_inventory
 
 

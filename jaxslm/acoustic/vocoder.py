@@ -21,9 +21,9 @@ from flax import nnx
 from jaxslm.acoustic.durations import DurationPredictor, LogDurations
 from jaxslm.acoustic.hifigan import Generator, GeneratorConfig
 from jaxslm.codec.conv import fold_weight_norm
-from jaxslm.configure import closest
 from jaxslm.masking import mask_time
 from jaxslm.nn.layers import Embedding
+from jaxslm.spelling import closest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ from flax import nnx
 from jaxslm.codec import spectral_discriminators as spectral
 from jaxslm.codec import wave_discriminators as wave
 from jaxslm.codec.scores import Scores
-from jaxslm.configure import closest
 from jaxslm.masking import mask_time
+from jaxslm.spelling import closest
 
 
 class Discriminators(nnx.Module):

@@ -22,8 +22,8 @@ from jaxslm.codec.quantizer_config import Quantized, QuantizerConfig
 from jaxslm.codec.quantizers import make_quantizer
 from jaxslm.codec.seanet import SEANetConfig, seanet_decoder, seanet_encoder
 from jaxslm.codec.vocos import VocosConfig, VocosEncoderConfig, vocos_decoder, vocos_encoder
-from jaxslm.configure import closest
 from jaxslm.masking import mask_time
+from jaxslm.spelling import closest
 
 ENCODERS: Mapping[str, tuple[type, Callable]] = {
     "seanet": (SEANetConfig, seanet_encoder),

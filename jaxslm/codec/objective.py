@@ -24,7 +24,7 @@ from jaxslm.audio.spectra import MelSpectrogram
 from jaxslm.codec import spectral_losses
 from jaxslm.codec.losses import feature_matching, generator_loss, waveform_l1, waveform_l2
 from jaxslm.codec.scores import Scores
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 
 
 def _log_mel(fake, real, sample_rate, n_samples_B, *, floor: float = 1e-5, **fields):

@@ -14,7 +14,7 @@ import jax
 from jaxslm.codec.bottleneck import LSTM, TransformerConfig, WindowTransformer
 from jaxslm.codec.chain import Activation, Chain, Residual
 from jaxslm.codec.conv import Conv, ConvTranspose
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 
 
 @dataclasses.dataclass(frozen=True)

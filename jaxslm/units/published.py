@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxslm.configure import closest
+from jaxslm.spelling import closest
 from jaxslm.units.encoders import Encoder
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.quantizers import LinearQuantizer, read_quantizer
