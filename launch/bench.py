@@ -27,6 +27,14 @@ def load(name: str) -> Callable[[list[str]], dict] | None:
     return getattr(importlib.import_module(f"jaxslm.benchmarks.{name}"), "run", None)
 
 
+def can_run(name: str) -> bool:
+    """Whether it is a benchmark, and what it imports is installed."""
+    try:
+        return load(name) is not None
+    except ImportError:
+        return False
+
+
 def installed(package: str) -> str | None:
     try:
         return version(package)
@@ -37,7 +45,9 @@ def installed(package: str) -> str | None:
 def main() -> None:
     run = load(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] in modules() else None
     if run is None:
-        sys.exit(f"usage: python launch/bench.py NAME [options]; NAME is one of {', '.join(filter(load, modules()))}")
+        sys.exit(
+            f"usage: python launch/bench.py NAME [options]; NAME is one of {', '.join(filter(can_run, modules()))}"
+        )
     result = run(sys.argv[2:])
     versions = {name: installed(name) for name in PACKAGES} | {"python": platform.python_version()}
     result["versions"] = versions | result["versions"]

@@ -86,7 +86,7 @@ def _measure(part: str, folder: str, argv: list[str], flags: argparse.Namespace)
         key: {name: statistics.median(step[key] for step in own[flags.warmup :]) for name, own in steps.items()}
         for key in ("seconds", "cpu_seconds")
     }
-    peaks = {name: side.finish() for name, side in sides.items()}
+    peaks = {name: side.finish()["peak_memory_mib"] for name, side in sides.items()}
     agreement = losses_apart(steps) if part == "training" else outputs_apart(part, Path(folder))
     return medians | {"peak_memory_mib": peaks, "agreement": agreement}
 

@@ -49,6 +49,48 @@ def own_peak_memory_mib() -> float | None:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
+def jax_device() -> dict[str, Any]:
+    """Of the first device of this process: "device", its name; "peak_flops" (bfloat16) and "hbm_bandwidth" of the chip,
+    None where unknown; "device_peak_memory_mib", the most that arrays and programs held, None on a CPU."""
+    import jax
+
+    from jaxslm.planning.chips import CHIPS
+
+    device = jax.local_devices()[0]
+    chip = CHIPS.get(device.device_kind)
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return dict(
+        device=device.device_kind,
+        peak_flops=chip and chip.peak_flops,
+        hbm_bandwidth=chip and chip.hbm_bandwidth,
+        device_peak_memory_mib=peak and peak / 2**20,
+    )
+
+
+def torch_device() -> dict[str, Any]:
+    """ "device" and "device_peak_memory_mib" as `jax_device` has them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return dict(device="cpu", device_peak_memory_mib=None)
+    return dict(device=torch.cuda.get_device_name(), device_peak_memory_mib=torch.cuda.max_memory_allocated() / 2**20)
+
+
+def same_device(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
+    """The device of two sides, by what `Side.finish` gave; RuntimeError if they ran on two."""
+    if ours["device"] != peer["device"]:
+        raise RuntimeError(
+            f"ours ran on {ours['device']}, the peer on {peer['device']}: install both jax and torch for the GPU, or "
+            "set CUDA_VISIBLE_DEVICES= and JAX_PLATFORMS=cpu"
+        )
+    return ours["device"]
+
+
+def peak_memory_mib(side: Mapping[str, Any]) -> float | None:
+    """Of the device, by what `Side.finish` gave; on a CPU of the process."""
+    return side["device_peak_memory_mib"] or side["peak_memory_mib"]
+
+
 class Side:
     """A process that takes one step when told to: its peak memory is its own, and its idle threads disturb nobody.
 
@@ -76,19 +118,22 @@ class Side:
         """ "seconds" and "cpu_seconds" of a step, and what it gave."""
         return self._ask("step")
 
-    def finish(self) -> float | None:
-        """Ends the process; returns the peak of its resident memory in MiB."""
-        peak = self._ask("stop")["peak_memory_mib"]
+    def finish(self) -> dict:
+        """Ends the process; returns what it says of itself: "peak_memory_mib", of its resident memory, and `about`."""
+        said = self._ask("stop")
         self.process.wait()
-        return peak
+        return said
 
 
-def serve(steps: Iterable[Callable[[], dict]]) -> None:
-    """Takes the next of `steps` whenever the process that made this one a `Side` asks. Making a step is not timed."""
+def serve(steps: Iterable[Callable[[], dict]], about: Callable[[], dict] = dict) -> None:
+    """Takes the next of `steps` whenever the process that made this one a `Side` asks. Making a step is not timed.
+
+    about: asked at the end, for `Side.finish`; of the CPU there is nothing more to say.
+    """
     steps = iter(steps)
     for request in sys.stdin:
         if request.strip() != "step":
-            print(json.dumps(dict(peak_memory_mib=own_peak_memory_mib())), flush=True)
+            print(json.dumps(dict(peak_memory_mib=own_peak_memory_mib()) | about()), flush=True)
             return
         step = next(steps)
         start, cpu_start = time.perf_counter(), time.process_time()

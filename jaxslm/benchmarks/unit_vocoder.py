@@ -112,7 +112,7 @@ def _measure(folder: str, argv: list[str], flags: argparse.Namespace) -> dict[st
         key: {name: statistics.median(step[key] for step in own[flags.warmup :]) for name, own in steps.items()}
         for key in ("seconds", "cpu_seconds")
     }
-    return medians | {"peak_memory_mib": {name: side.finish() for name, side in sides.items()}}
+    return medians | {"peak_memory_mib": {name: side.finish()["peak_memory_mib"] for name, side in sides.items()}}
 
 
 def _work(side: str, folder: Path, flags: argparse.Namespace) -> None:

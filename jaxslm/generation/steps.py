@@ -32,6 +32,12 @@ class LayerCaches:
     index: jax.Array
 
 
+def in_computation_dtype(model: Decoder) -> Decoder:
+    """The model with its weights in the dtype that it computes in, to which each use would else cast them: the same
+    numbers, in bfloat16 from half the memory."""
+    return jax.tree.map(lambda weight: weight.astype(model.config.dtype), model)
+
+
 def take_apart(model: Decoder, cache: KVCache) -> tuple[tuple[Block, ...], LayerCaches]:
     """The blocks and the caches of every layer. The weights are cast to the computation's dtype once, here."""
     layers = range(model.config.n_layers)

@@ -11,6 +11,7 @@ import jax
 
 from jaxslm.configure import read_config
 from jaxslm.generation.chain import Chain, Language
+from jaxslm.generation.steps import in_computation_dtype
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.acoustic_stage import STAGE_FILE
 from jaxslm.tasks.base import UNITS, load_run_tokenizer
@@ -112,4 +113,5 @@ def open_language(workdir: Path, step: int | None = None) -> Language:
     model, _ = restore_model(workdir / "checkpoints", abstract, step)
     inventory = UnitInventory.load(workdir / UNITS)
     limits = {to: config.samples[f"{to}_tokens"] for to in ("text", "speech")}
+    model = in_computation_dtype(model)
     return Language(model, vocabulary, tokenizer, inventory, limits, config.data.context_length)

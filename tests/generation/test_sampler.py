@@ -1,5 +1,7 @@
 """Whole generations: against transformers.generate, and against themselves where only the batch differs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from scipy import stats
 
 from jaxslm.generation.sampler import Sampling, generate
-from jaxslm.generation.steps import step, take_apart
-from jaxslm.models.decoder import init_cache
+from jaxslm.generation.steps import in_computation_dtype, step, take_apart
+from jaxslm.models.decoder import Decoder, init_cache
 from tests.generation import models
 
 LENGTHS = [3, 40, 11, 1]
@@ -202,3 +204,15 @@ def test_wrong_arguments_are_named(change, message):
     arguments = {"ids_BxP": np.ones((1, 3)), "mask_BxP": np.ones((1, 3)), "allowed": REAL} | change
     with pytest.raises(ValueError, match=message):
         decode(sampling=GREEDY, **arguments)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_cast_beforehand_give_the_same_tokens(dtype):
+    shape = dataclasses.replace(models.CONFIG, dtype=dtype, qkv_bias=True, qk_norm=True)
+    model = Decoder(dataclasses.replace(shape, initializer_range=0.2), jax.random.key(3))
+    cast = in_computation_dtype(model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cast)} == {jnp.dtype(dtype)}
+    for sampling in (GREEDY, DRAWN):
+        expected, _ = decode(*prompts("right"), sampling, model=model)
+        np.testing.assert_array_equal(decode(*prompts("right"), sampling, model=cast)[0], expected)
+    assert len(np.unique(expected)) > 10
