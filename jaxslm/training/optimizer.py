@@ -54,27 +54,42 @@ def decay_matrices(params: Any) -> Any:
 
 def make_optimizer(
     config: Mapping[str, Any], steps: int, decay_mask: Callable[[Any], Any] = decay_matrices
-) -> tuple[optax.GradientTransformation, Schedule]:
+) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
     """(AdamW, schedule) of `config` = {peak_lr, final_lr, schedule, warmup_steps, b1, b2, eps, weight_decay, clip_norm,
     moment_dtype}.
 
     clip_norm 0 does not clip. moment_dtype is that of the first moment only: a bfloat16 second moment would lose the
     increments of 1 - b2. The state is {"mu", "nu", "count"}: two trees like the parameters and int32 updates made.
+    `update(..., finite=False)` changes nothing: updates of 0, and the state as it was.
     """
     schedule = make_schedule(config, steps)
     clip = optax.clip_by_global_norm(config["clip_norm"]) if config["clip_norm"] else optax.identity()
-    adam = optax.scale_by_adam(config["b1"], config["b2"], config["eps"], mu_dtype=jnp.dtype(config["moment_dtype"]))
-    decay = config["weight_decay"]
+    b1, b2, eps, decay = (config[name] for name in ("b1", "b2", "eps", "weight_decay"))
+    mu_dtype = jnp.dtype(config["moment_dtype"])
 
     def init(params: Any) -> dict[str, Any]:
-        state = adam.init(params)
-        return {"mu": state.mu, "nu": state.nu, "count": state.count}
+        mu, nu = optax.tree.zeros_like(params, dtype=mu_dtype), optax.tree.zeros_like(params)
+        return {"mu": mu, "nu": nu, "count": jnp.zeros((), jnp.int32)}
 
-    def update(grads: Any, state: dict[str, Any], params: Any) -> tuple[Any, dict[str, Any]]:
+    def update(
+        grads: Any, state: dict[str, Any], params: Any, *, finite: jax.Array | bool = True
+    ) -> tuple[Any, dict[str, Any]]:
+        # optax.scale_by_adam, but for `finite`: chosen after it, old and new moments would have to lie side by side.
         grads, _ = clip.update(grads, clip.init(params))
-        updates, moments = adam.update(grads, optax.ScaleByAdamState(state["count"], state["mu"], state["nu"]))
-        rate = schedule(state["count"])
-        updates = jax.tree.map(lambda u, p, on: -rate * (u + on * decay * p), updates, params, decay_mask(params))
-        return updates, {"mu": moments.mu, "nu": moments.nu, "count": moments.count}
 
-    return optax.GradientTransformation(init, update), schedule
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
+
+        mu = chosen(optax.tree.update_moment(grads, state["mu"], b1, 1), state["mu"])
+        nu = chosen(optax.tree.update_moment_per_elem_norm(grads, state["nu"], b2, 2), state["nu"])
+        count = optax.safe_increment(state["count"])
+        first, second = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
+        rate = schedule(state["count"])
+
+        def change(m: jax.Array, v: jax.Array, p: jax.Array, decays: bool) -> jax.Array:
+            return jnp.where(finite, -rate * (m / (jnp.sqrt(v) + eps) + decays * decay * p), 0.0)
+
+        updates = jax.tree.map(change, first, second, params, decay_mask(params))
+        return updates, {"mu": optax.tree.cast(mu, mu_dtype), "nu": nu, "count": chosen(count, state["count"])}
+
+    return optax.GradientTransformationExtraArgs(init, update), schedule

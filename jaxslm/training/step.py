@@ -17,7 +17,7 @@ Metrics = dict[str, jax.Array]
 
 def make_train_step(
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: Callable[[jax.Array], jax.Array],
     *,
     objectives: Sequence[str],
@@ -46,11 +46,8 @@ def make_train_step(
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
         with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.model, finite=finite)
             model = optax.apply_updates(state.model, updates)
-            model, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old), (model, opt_state), (state.model, state.opt_state)
-            )
         missed = jnp.where(finite, 0, 1)
         new_state = TrainState(
             model, opt_state, state.step + 1, state.key, state.skipped + missed, (state.skipped_in_a_row + 1) * missed
