@@ -21,10 +21,12 @@ from jaxslm.nn.layers import Product, plain_product
 class Formats(NamedTuple):
     forward: jnp.dtype  # of activations and weights
     gradient: jnp.dtype  # of gradients of the output, for both backward products
+    calibration: str = "absmax"
 
 
 FORMATS: Mapping[str, Formats] = {
-    "int8": Formats(jnp.int8, jnp.int8),
+    # The largest magnitude becomes 127. By "absmax" alone it is 127.5, which the last bit of a scale rounds either way.
+    "int8": Formats(jnp.int8, jnp.int8, f"absmax,{127.5 / 127}"),
     "fp8": Formats(jnp.float8_e4m3fn, jnp.float8_e5m2),  # Micikevicius et al. 2022
 }
 QUANTIZATIONS = ("", *FORMATS)
@@ -49,29 +51,30 @@ def _product(kind: str, x_NxD: jax.Array, weight_DxF: jax.Array) -> jax.Array:
 
 
 def _product_forward(kind, x_NxD, weight_DxF):
-    x, weight = _quantize(x_NxD, FORMATS[kind].forward, 0), _quantize(weight_DxF, FORMATS[kind].forward, 1)
-    y_NxF = _dot(x, weight, 1, 0).astype(x_NxD.dtype)
-    return y_NxF, (x, weight, jnp.zeros((), weight_DxF.dtype))
+    dtype, _, calibration = FORMATS[kind]
+    x, weight = _quantize(x_NxD, 0, dtype, calibration), _quantize(weight_DxF, 1, dtype, calibration)
+    return _dot(x, weight, 1, 0).astype(x_NxD.dtype), (x, weight)
 
 
 def _product_backward(kind, saved, d_y_NxF):
     """What was summed forward is a channel here: its scales go into the gradient before that is quantized (as in qwix's
     own training), so that the 8-bit values of the forward pass serve again."""
-    x, weight, like_weight = saved
-    wide = d_y_NxF.astype(jnp.float32)
-    d_x = _dot(_quantize(wide * weight.scale, FORMATS[kind].gradient, 0), weight.qvalue, 1, 1)
-    d_weight = _dot(x.qvalue, _quantize(wide * x.scale, FORMATS[kind].gradient, 1), 0, 0)
-    return d_x.astype(d_y_NxF.dtype), d_weight.astype(like_weight.dtype)
+    x, weight = saved
+    _, dtype, calibration = FORMATS[kind]
+    for_x = _quantize(d_y_NxF * weight.scale, 0, dtype, calibration)
+    for_weight = _quantize(d_y_NxF * x.scale, 1, dtype, calibration)
+    d_x, d_weight = _dot(for_x, weight.qvalue, 1, 1), _dot(x.qvalue, for_weight, 0, 0)
+    return d_x.astype(d_y_NxF.dtype), d_weight
 
 
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _quantize(x: jax.Array, dtype: jnp.dtype, channel: int):
-    """`x` as a qwix.QArray with a float32 scale for each index of axis `channel`."""
+def _quantize(x: jax.Array, channel: int, dtype: jnp.dtype, calibration: str):
+    """The matrix `x` as a qwix.QArray, with a float32 scale for each index of axis `channel`."""
     import qwix
 
-    return qwix.quantize(x.astype(jnp.float32), dtype, channelwise_axes=[channel])
+    return qwix.quantize(x.astype(jnp.float32), dtype, channelwise_axes=[channel], calibration_method=calibration)
 
 
 def _dot(a, b, axis_a: int, axis_b: int) -> jax.Array:
