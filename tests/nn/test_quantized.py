@@ -148,11 +148,16 @@ def test_only_the_projections_of_a_training_step_are_quantized():
     assert products("") == 0
 
 
-@needs_qwix
-def test_evaluation_and_generation_stay_in_floats():
+def test_without_quantization_or_training_the_program_is_that_of_floats():
     rows = packed_rows([[16]], 16)
-    hidden = [jax.jit(lambda model: model(**rows))(tiny_decoder(quantization=kind)) for kind in ("", "int8")]
-    np.testing.assert_array_equal(*hidden)
+    cases = [("", False), ("", True), ("int8", False)]  # the last is evaluation, and needs no qwix
+    plain, *same = (
+        jax.jit(lambda model, training=training: model(**rows, training=training))
+        .lower(tiny_decoder(quantization=kind))
+        .as_text()
+        for kind, training in cases
+    )
+    assert same == [plain, plain]
 
 
 TPU = """
