@@ -76,6 +76,7 @@ def speech_text_lm() -> ConfigDict:
                 activation="silu",  # silu | gelu_tanh
                 embedding_scale=1.0,
                 dtype="bfloat16",  # of the computation; parameters are float32
+                quantization="",  # of the layers' projections while training: "" | int8 | fp8; the extra `quantize`
                 attention="auto",
                 remat="none",
                 scan_unroll=1,

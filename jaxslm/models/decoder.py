@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxslm.nn.attention import IMPLEMENTATIONS, attend
-from jaxslm.nn.layers import Embedding, Linear, RMSNorm, at_least_float32
+from jaxslm.nn.layers import Embedding, Linear, Product, RMSNorm, at_least_float32, plain_product
+from jaxslm.nn.quantized import QUANTIZATIONS, product_of
 from jaxslm.nn.remat import check_choice, named, rematerialized
 from jaxslm.nn.rope import RopeScaling, frequencies, rotary_table, rotate
 from jaxslm.sharding import Constrain, no_constraint
@@ -52,6 +53,7 @@ class DecoderConfig:
     embedding_scale: float = 1.0  # Gemma: sqrt(d_model)
     initializer_range: float = 0.02
     dtype: str = "float32"  # of the computation: float32 | bfloat16 | float64 (to compare with; under jax.enable_x64)
+    quantization: str = ""  # of the layers' projections while training, see nn/quantized.py
     attention: str = "auto"
     remat: str = "none"  # what the backward pass keeps, see nn/remat.py
     scan_unroll: int = 1
@@ -73,6 +75,7 @@ class DecoderConfig:
         for name, known in (
             ("attention", IMPLEMENTATIONS),
             ("activation", ACTIVATIONS),
+            ("quantization", QUANTIZATIONS),
             ("dtype", ("float32", "bfloat16", *(["float64"] if jax.config.jax_enable_x64 else []))),
         ):
             if getattr(self, name) not in known:
@@ -96,18 +99,20 @@ class Attention(nnx.Module):
         self.head_dim = config.head_dim
 
     @jax.named_scope("attention")
-    def project(self, x_BxTxD: jax.Array, rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(
+        self, x_BxTxD: jax.Array, rotary, product: Product = plain_product
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries [B, T, H, C] and keys [B, T, K, C], and values [B, T, K, C]."""
         per_head = (*x_BxTxD.shape[:2], -1, self.head_dim)
         with jax.named_scope("projections"):
-            q, k, v = (layer(x_BxTxD).reshape(per_head) for layer in (self.query, self.key, self.value))
+            q, k, v = (layer(x_BxTxD, product).reshape(per_head) for layer in (self.query, self.key, self.value))
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         return named(rotate(q, rotary), "query"), named(rotate(k, rotary), "key"), named(v, "value")
 
     @jax.named_scope("attention/projections")
-    def merge(self, context_BxTxHxC: jax.Array) -> jax.Array:
-        return self.output(context_BxTxHxC.reshape(*context_BxTxHxC.shape[:2], -1))
+    def merge(self, context_BxTxHxC: jax.Array, product: Product = plain_product) -> jax.Array:
+        return self.output(context_BxTxHxC.reshape(*context_BxTxHxC.shape[:2], -1), product)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -141,10 +146,10 @@ class FeedForward(nnx.Module):
         self.activation = config.activation
 
     @jax.named_scope("feed_forward")
-    def __call__(self, x_BxTxD: jax.Array, constrain: Constrain) -> jax.Array:
-        gate_BxTxF, up_BxTxF = named(self.gate(x_BxTxD), "gate"), named(self.up(x_BxTxD), "up")
+    def __call__(self, x_BxTxD: jax.Array, constrain: Constrain, product: Product = plain_product) -> jax.Array:
+        gate_BxTxF, up_BxTxF = named(self.gate(x_BxTxD, product), "gate"), named(self.up(x_BxTxD, product), "up")
         hidden_BxTxF = _gated(self.activation, gate_BxTxF, up_BxTxF)
-        return self.down(constrain(hidden_BxTxF, "batch", "length", "ffn"))
+        return self.down(constrain(hidden_BxTxF, "batch", "length", "ffn"), product)
 
 
 class Block(nnx.Module):
@@ -157,13 +162,17 @@ class Block(nnx.Module):
         self.feed_forward_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config, feed_forward)
 
-    def before(self, x_BxTxD: jax.Array, rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return self.attention.project(self.attention_norm(x_BxTxD), rotary)
+    def before(
+        self, x_BxTxD: jax.Array, rotary, product: Product = plain_product
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return self.attention.project(self.attention_norm(x_BxTxD), rotary, product)
 
-    def after(self, x_BxTxD: jax.Array, context_BxTxHxC: jax.Array, constrain: Constrain) -> jax.Array:
-        x_BxTxD = named(x_BxTxD + self.attention.merge(constrain.row_major(context_BxTxHxC)), "attended")
+    def after(
+        self, x_BxTxD: jax.Array, context_BxTxHxC: jax.Array, constrain: Constrain, product: Product = plain_product
+    ) -> jax.Array:
+        x_BxTxD = named(x_BxTxD + self.attention.merge(constrain.row_major(context_BxTxHxC), product), "attended")
         x_BxTxD = constrain.row_major(x_BxTxD)
-        return x_BxTxD + self.feed_forward(self.feed_forward_norm(x_BxTxD), constrain)
+        return x_BxTxD + self.feed_forward(self.feed_forward_norm(x_BxTxD), constrain, product)
 
 
 @jax.tree_util.register_dataclass
@@ -230,13 +239,16 @@ class Decoder(nnx.Module):
         segment_ids_BxT: jax.Array,
         cache: KVCache | None = None,
         constrain: Constrain = no_constraint,
+        training: bool = False,
     ):
         """Hidden states [B, T, D] after the final norm; with a cache, (hidden, cache with these T columns added).
 
         Tokens see their own segment up to their own position, in the row and in the cache; segment 0 is padding.
-        Positions restart at 0 in every segment. All ids are int32.
+        Positions restart at 0 in every segment. All ids are int32. While `training`, the projections of the layers are
+        multiplied as `config.quantization` says; what is evaluated, generates or is exported are the float weights.
         """
         config = self.config
+        product = product_of(config.quantization if training else "")
         frequency = frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         rotary = rotary_table(positions_BxT, frequency, constrain.platform)
         seen_segments, seen_positions = segment_ids_BxT, positions_BxT
@@ -247,7 +259,7 @@ class Decoder(nnx.Module):
         def layer(carry, inputs):
             x_BxTxD, cache = carry
             block, index = inputs
-            q, k, v = block.before(x_BxTxD, rotary)
+            q, k, v = block.before(x_BxTxD, rotary, product)
             q = constrain(q, "batch", "length", "heads", None)
             if cache is not None:  # carried, not stacked by the scan: the update is in place
                 cache = cache.write(index, k, v)
@@ -265,7 +277,7 @@ class Decoder(nnx.Module):
                 impl=config.attention,
                 constrain=constrain,
             )
-            x_BxTxD = block.after(x_BxTxD, context, constrain)
+            x_BxTxD = block.after(x_BxTxD, context, constrain, product)
             x_BxTxD = constrain.row_major(constrain(x_BxTxD, "batch", "length", "activation_embed"))
             return (x_BxTxD, cache), None
 

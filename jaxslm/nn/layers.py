@@ -4,12 +4,20 @@ Legend: D input features, F output features, V vocabulary.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxslm.sharding import Constrain, no_constraint
+
+# (x_NxD, float32 weight_DxF) -> x @ weight [N, F] in the dtype of x
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def plain_product(x_NxD: jax.Array, weight_DxF: jax.Array) -> jax.Array:
+    return x_NxD @ weight_DxF.astype(x_NxD.dtype)
 
 
 def at_least_float32(dtype) -> jnp.dtype:
@@ -28,9 +36,9 @@ class Linear(nnx.Module):
         self.weight = nnx.Param(_normal(key, (d_in, d_out), std), logical_axes=axes)
         self.bias = nnx.Param(jnp.zeros(d_out), logical_axes=axes[1:]) if bias else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, product: Product = plain_product) -> jax.Array:
         # One axis of tokens: with two, XLA:CPU transposes the activations for the gradient of the weight.
-        y = x.reshape(-1, x.shape[-1]) @ self.weight[...].astype(x.dtype)
+        y = product(x.reshape(-1, x.shape[-1]), self.weight[...])
         y = y.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 

@@ -153,6 +153,7 @@ def _settings(config: ConfigDict, program: Program, chips: int) -> dict[str, Any
         batch_size=rows,
         vocabulary=program.model_config.vocab_size,
         remat=config.model.remat,
+        quantization=config.model.quantization,
         attention=config.model.attention,
         accumulate_steps=config.optimizer.accumulate_steps,
         moment_dtype=config.optimizer.moment_dtype,

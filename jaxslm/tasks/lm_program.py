@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxslm.models.decoder import Decoder, DecoderConfig, flops_per_token
 from jaxslm.nn.loss import chunked_cross_entropy
+from jaxslm.nn.quantized import product_of
 from jaxslm.sharding import Partitioner
 from jaxslm.training.compiled import compiler_options
 from jaxslm.training.optimizer import make_optimizer
@@ -37,7 +38,7 @@ class Program:
     partitioner: Partitioner
     init: Callable[[jax.Array], TrainState]
     abstract_state: TrainState
-    loss: LossFn
+    loss: LossFn  # as evaluated: unquantized
     step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
     abstract_batch: Mapping[str, jax.ShapeDtypeStruct]
     accumulate_steps: int
@@ -52,9 +53,12 @@ def make_program(
     model_config = DecoderConfig(vocab_size=padded_size, **config["model"])
     optimizer, schedule = make_optimizer(config["optimizer"], config["steps"])
     init, abstract_state = make_init(functools.partial(Decoder, model_config), optimizer, partitioner)
-    loss = make_loss(config, vocab_size, len(objectives), partitioner)
+    product_of(model_config.quantization)  # raises here what else the first step would
+    evaluated, trained = (
+        make_loss(config, vocab_size, len(objectives), partitioner, training=training) for training in (False, True)
+    )
     step = make_train_step(
-        loss,
+        trained,
         optimizer,
         schedule,
         objectives=objectives,
@@ -67,11 +71,16 @@ def make_program(
     batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in BATCH.items()}
     flops = shape[0] * shape[1] * flops_per_token(model_config, shape[1])
     parts = config["optimizer"]["accumulate_steps"]
-    return Program(model_config, partitioner, init, abstract_state, loss, step, batch, parts, flops)
+    return Program(model_config, partitioner, init, abstract_state, evaluated, step, batch, parts, flops)
 
 
-def make_loss(config: Mapping, vocab_size: int, n_objectives: int, partitioner: Partitioner) -> LossFn:
-    """`loss(model, batch) -> (total, sums)` for make_train_step; see chunked_cross_entropy for both."""
+def make_loss(
+    config: Mapping, vocab_size: int, n_objectives: int, partitioner: Partitioner, *, training: bool = False
+) -> LossFn:
+    """`loss(model, batch) -> (total, sums)` for make_train_step; see chunked_cross_entropy for both.
+
+    training: with the model's quantization.
+    """
 
     def loss(model: Decoder, batch: Mapping[str, jax.Array]):
         hidden_BxTxD = model(
@@ -79,6 +88,7 @@ def make_loss(config: Mapping, vocab_size: int, n_objectives: int, partitioner: 
             positions_BxT=batch["positions"],
             segment_ids_BxT=batch["segment_ids"],
             constrain=partitioner.constrain,
+            training=training,
         )
         return chunked_cross_entropy(
             hidden_BxTxD,

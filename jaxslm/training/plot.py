@@ -92,7 +92,7 @@ def _curve(axes, rows: list[Row], name: str, color: str, *, width: float = 1.4, 
     held_steps, held_values = _series(rows, HELDOUT + name)
     last = math.nan
     if len(steps):
-        smooth = _running_mean(values, max(len(values) // 40, 1))
+        smooth = running_mean(values, max(len(values) // 40, 1))
         last = smooth[-1]
         axes.plot(steps, values, color=color, alpha=0.18, linewidth=0.7)
         axes.plot(steps, smooth, color=color, linewidth=width, label=name.split("/")[-1])
@@ -114,7 +114,7 @@ def _series(rows: list[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
 
 
-def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     """Mean of the last `width` values (fewer at the beginning)."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
