@@ -72,7 +72,7 @@ class Partitioner:
         used: dict[str, str] = {}
         for axis, size in zip(axes, shape, strict=True):
             mesh_axes = self._mesh_axes(axis)
-            n_shards = math.prod(self.mesh.shape[a] for a in mesh_axes)
+            n_shards = self.n_shards(axis)
             if size % n_shards:
                 if strict:
                     raise ValueError(
@@ -90,6 +90,10 @@ class Partitioner:
                 used[mesh_axis] = axis
             entries.append(mesh_axes or None)
         return PartitionSpec(*entries)
+
+    def n_shards(self, axis: str | None) -> int:
+        """Pieces into which dimensions with this logical axis are cut."""
+        return math.prod(self.mesh.shape[mesh_axis] for mesh_axis in self._mesh_axes(axis))
 
     def _mesh_axes(self, axis: str | None) -> tuple[str, ...]:
         if axis is None:
@@ -138,7 +142,7 @@ class Partitioner:
 
 @dataclass(frozen=True)
 class Constrain:
-    """What a model needs to know of the mesh: how to pin activations and how to run a kernel shard by shard."""
+    """What a model needs to know of the mesh: how to pin activations and how to run a function shard by shard."""
 
     partitioner: Partitioner | None
 
@@ -152,20 +156,13 @@ class Constrain:
             return x
         return jax.lax.with_sharding_constraint(x, self.partitioner.sharding(axes, x.shape, strict=False))
 
-    def per_shard(self, kernel: Callable, in_axes: Sequence[Sequence[str | None]], out_axes: Sequence[str | None]):
-        """`kernel` on each device's piece of its arguments; the compiler cannot split a hand-written kernel by itself.
+    def spec(self, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
+        """For `shard_map`, by logical axes; every piece must be whole (a ValueError names what does not divide)."""
+        return PartitionSpec() if self._single() else self.partitioner.spec(axes, shape)
 
-        Axes are logical names, as in `__call__`; every piece must be whole (a ValueError names what does not divide).
-        """
-        if self._single():
-            return kernel
-
-        def run(*arguments: jax.Array) -> jax.Array:
-            specs = [self.partitioner.spec(axes, x.shape) for axes, x in zip(in_axes, arguments, strict=True)]
-            out = self.partitioner.spec(out_axes, jax.eval_shape(kernel, *arguments).shape)
-            return self.shard_map(kernel, specs, out)(*arguments)
-
-        return run
+    def n_shards(self, axis: str) -> int:
+        """Pieces into which the mesh cuts dimensions with this logical axis."""
+        return 1 if self._single() else self.partitioner.n_shards(axis)
 
     def mesh_axes(self, axes: Sequence[str | None], shape: Sequence[int]) -> tuple[tuple[str, ...], ...]:
         """Mesh axes that divide each dimension, as `__call__` lays it out; mesh axes of size 1 divide nothing."""
@@ -175,8 +172,9 @@ class Constrain:
         names = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
         return tuple(tuple(axis for axis in entry if sizes[axis] > 1) for entry in names)
 
-    def shard_map(self, function: Callable, in_specs: Sequence[PartitionSpec], out_specs: Any) -> Callable:
-        """`function` on each device's pieces; it sums over mesh axes itself."""
+    def shard_map(self, function: Callable, in_specs: Sequence[Any], out_specs: Any) -> Callable:
+        """`function` on each device's pieces; it sums over mesh axes itself. Hand-written kernels need it, which the
+        compiler cannot split by itself."""
         if self._single():
             return function
         mesh = self.partitioner.mesh
