@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -192,8 +193,8 @@ def make_partitioner(
 ) -> Partitioner:
     """Partitioner of `mesh_config` = {data, fsdp, tensor, sequence: sizes, one may be -1; rules: overrides}.
 
-    Sizes default to 1, data to -1 (the devices that remain). Raises ValueError when the sizes do not make up the
-    devices at hand.
+    Sizes default to 1, data to -1 (the devices that remain). On several slices of a TPU pod `data` goes over slices
+    first. Raises ValueError when the sizes do not make up the devices at hand, or data is no multiple of the slices.
     """
     config = dict(mesh_config or {})
     rules = dict(DEFAULT_RULES) | dict(config.pop("rules", None) or {})
@@ -214,7 +215,29 @@ def make_partitioner(
             f"mesh ({asked}) does not make up the {len(devices)} devices present. The product of data, fsdp, tensor "
             "and sequence must be that number; set one of them to -1 to take what remains."
         )
-    mesh = jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
-    return Partitioner(mesh, rules)
+    return Partitioner(Mesh(_arranged(devices, sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)), rules)
+
+
+def slice_of(device: jax.Device) -> int:
+    """Which slice of a TPU pod, or node of GPUs, a device is in: those of one are joined by the fast network."""
+    return getattr(device, "slice_index", 0)
+
+
+def _arranged(devices: Sequence[jax.Device], sizes: Mapping[str, int]) -> np.ndarray:
+    """Devices in the shape of the mesh: over slices the slice changes along `data` alone, and slowest.
+
+    FSDP may go over nodes of GPUs, whose networks are fast enough, and does only where `data` is no multiple of them.
+    """
+    slices = sorted({slice_of(device) for device in devices})
+    by_slice = [[device for device in devices if slice_of(device) == each] for each in slices]
+    if sizes["data"] % len(slices):
+        if devices[0].platform == "gpu":
+            in_order = sorted(devices, key=lambda device: (slice_of(device), device.id))
+            return np.array(in_order).reshape(tuple(sizes.values()))
+        raise ValueError(
+            f"mesh.data={sizes['data']} is not a multiple of the {len(slices)} slices that the devices are in: data "
+            f"parallelism alone goes between slices. Set mesh.data={len(slices)}, and mesh.fsdp=-1 for the rest."
+        )
+    within = sizes | {"data": sizes["data"] // len(slices)}
+    parts = [jax.make_mesh(tuple(within.values()), MESH_AXES, devices=part).devices for part in by_slice]
+    return np.concatenate(parts, axis=0)

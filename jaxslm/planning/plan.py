@@ -182,7 +182,7 @@ def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
     crossing = set()
     for position, name in enumerate(mesh.axis_names):
         line = mesh.devices[tuple(slice(None) if i == position else 0 for i in range(mesh.devices.ndim))]
-        if len({device.slice_index for device in line}) > 1:
+        if slices_of(line) > 1:
             crossing.add(name)
     return crossing
 
