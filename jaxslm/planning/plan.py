@@ -21,7 +21,7 @@ from jaxslm.sharding import make_partitioner
 from jaxslm.tasks.lm_program import Program
 
 KERNEL_EFFICIENCY = 0.4  # of the peak, counting the causal half alone: what attention kernels are taken to reach
-KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}  # matrix products in each kernel of splash attention, backward fused
+KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5}  # matrix products in each kernel of splash attention, backward fused
 
 
 @dataclass(frozen=True)
@@ -199,12 +199,18 @@ def _seconds(work: Work, chip: Chip, crossing: set[str], context: int) -> tuple[
 
 
 def kernel_flops(kernel: Instruction, context: int) -> float:
-    """Of all runs of a splash attention kernel whose queries see half of `context` keys each; 0 of other kernels."""
+    """Of all runs of a splash attention kernel whose queries see half of `context` keys each; 0 of other kernels.
+
+    The queries are those of a shard, if the mesh cuts the length; the keys are all.
+    """
     part = next((part for part in KERNEL_PRODUCTS if f"splash_mha_{part}" in kernel.name), None)
     if part is None:
         return 0.0
-    batch, *_, heads, length, head_dim = kernel.shapes[0]  # of the context, or of dq and its parts
-    return KERNEL_PRODUCTS[part] * 2.0 * batch * heads * length * (context / 2) * head_dim * kernel.times
+    # What a kernel returns ends in (context, log sum of the scores' exponentials) or (parts of dq, dk, dv).
+    results = kernel.shapes[-3:] if part == "dkv" else kernel.shapes[-1 if "no_residuals" in kernel.name else -2 :]
+    heads, queries, head_dim = results[0][-3:]
+    batch = math.prod(results[1 if part == "dkv" else 0][:-3])  # without it, a batch of 1
+    return KERNEL_PRODUCTS[part] * 2.0 * batch * heads * queries * (context / 2) * head_dim * kernel.times
 
 
 def _collectives(works: Sequence[Work], crossing: set[str]) -> list[Collective]:

@@ -17,6 +17,7 @@ BYTES = dict(pred=1, s8=1, u8=1, f8e4m3fn=1, f8e5m2=1, bf16=2, f16=2, s16=2, u16
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*)$")
 CALLED = re.compile(r"(?:calls|to_apply|body|called_computations?)=\{?%([\w.\-]+)")
+BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')  # the hosts of a slice send and sum there
 BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=)%?([\w.\-]+)")
 
 
@@ -74,6 +75,10 @@ def work_by_loop(text: str, mesh_shape: Mapping[str, int]) -> dict[str, Work]:
         work.cycles += instruction.cycles * instruction.times
         if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.text:
             work.kernels.append(instruction)
+        if instruction.opcode == "send" and (found := BETWEEN_SLICES.search(instruction.text)):
+            key = found[1].lower().replace("_", "-"), "data"  # sharding.py lets nothing else go between slices
+            work.collectives[key] += instruction.times * sizes(instruction.type)[0]
+            work.calls[key] += instruction.times
         kind = instruction.opcode.removesuffix("-start")
         channel = re.search(r"channel_id=(\d+)", instruction.text)
         mark = loop, channel[1] if channel else instruction.name
