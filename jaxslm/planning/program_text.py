@@ -71,7 +71,7 @@ def read(text: str) -> list[tuple[str, Instruction]]:
 def work_by_loop(text: str, mesh_shape: Mapping[str, int]) -> dict[str, Work]:
     """Work of each loop. `mesh_shape`: size of each mesh axis, in the order of the mesh."""
     loops: dict[str, Work] = {}
-    # A collective that runs beside other work is in the text where it starts, goes on and ends. Under shard_map all have
+    # A collective that runs beside other work is in the text where it starts, goes on and ends. In shard_map all have
     # the same channel, but not the same barrier while they run.
     seen = set()
     for loop, instruction in read(text):
