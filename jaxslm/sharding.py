@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -73,7 +74,7 @@ class Partitioner:
         used: dict[str, str] = {}
         for axis, size in zip(axes, shape, strict=True):
             mesh_axes = self._mesh_axes(axis)
-            n_shards = math.prod(self.mesh.shape[a] for a in mesh_axes)
+            n_shards = self.n_shards(axis)
             if size % n_shards:
                 if strict:
                     raise ValueError(
@@ -91,6 +92,10 @@ class Partitioner:
                 used[mesh_axis] = axis
             entries.append(mesh_axes or None)
         return PartitionSpec(*entries)
+
+    def n_shards(self, axis: str | None) -> int:
+        """Pieces into which dimensions with this logical axis are cut."""
+        return math.prod(self.mesh.shape[mesh_axis] for mesh_axis in self._mesh_axes(axis))
 
     def _mesh_axes(self, axis: str | None) -> tuple[str, ...]:
         if axis is None:
@@ -139,7 +144,7 @@ class Partitioner:
 
 @dataclass(frozen=True)
 class Constrain:
-    """What a model needs to know of the mesh: how to pin activations and how to run a kernel shard by shard."""
+    """What a model needs to know of the mesh: how to pin activations and how to run a function shard by shard."""
 
     partitioner: Partitioner | None
 
@@ -160,20 +165,13 @@ class Constrain:
             return x
         return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
-    def per_shard(self, kernel: Callable, in_axes: Sequence[Sequence[str | None]], out_axes: Sequence[str | None]):
-        """`kernel` on each device's piece of its arguments; the compiler cannot split a hand-written kernel by itself.
+    def spec(self, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
+        """For `shard_map`, by logical axes; every piece must be whole (a ValueError names what does not divide)."""
+        return PartitionSpec() if self._single() else self.partitioner.spec(axes, shape)
 
-        Axes are logical names, as in `__call__`; every piece must be whole (a ValueError names what does not divide).
-        """
-        if self._single():
-            return kernel
-
-        def run(*arguments: jax.Array) -> jax.Array:
-            specs = [self.partitioner.spec(axes, x.shape) for axes, x in zip(in_axes, arguments, strict=True)]
-            out = self.partitioner.spec(out_axes, jax.eval_shape(kernel, *arguments).shape)
-            return self.shard_map(kernel, specs, out)(*arguments)
-
-        return run
+    def n_shards(self, axis: str) -> int:
+        """Pieces into which the mesh cuts dimensions with this logical axis."""
+        return 1 if self._single() else self.partitioner.n_shards(axis)
 
     def mesh_axes(self, axes: Sequence[str | None], shape: Sequence[int]) -> tuple[tuple[str, ...], ...]:
         """Mesh axes that divide each dimension, as `__call__` lays it out; mesh axes of size 1 divide nothing."""
@@ -183,8 +181,9 @@ class Constrain:
         names = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
         return tuple(tuple(axis for axis in entry if sizes[axis] > 1) for entry in names)
 
-    def shard_map(self, function: Callable, in_specs: Sequence[PartitionSpec], out_specs: Any) -> Callable:
-        """`function` on each device's pieces; it sums over mesh axes itself."""
+    def shard_map(self, function: Callable, in_specs: Sequence[Any], out_specs: Any) -> Callable:
+        """`function` on each device's pieces; it sums over mesh axes itself. Hand-written kernels need it, which the
+        compiler cannot split by itself."""
         if self._single():
             return function
         mesh = self.partitioner.mesh
@@ -202,8 +201,8 @@ def make_partitioner(
 ) -> Partitioner:
     """Partitioner of `mesh_config` = {data, fsdp, tensor, sequence: sizes, one may be -1; rules: overrides}.
 
-    Sizes default to 1, data to -1 (the devices that remain). Raises ValueError when the sizes do not make up the
-    devices at hand.
+    Sizes default to 1, data to -1 (the devices that remain). On several slices of a TPU pod `data` goes over slices
+    first. Raises ValueError when the sizes do not make up the devices at hand, or data is no multiple of the slices.
     """
     config = dict(mesh_config or {})
     rules = dict(DEFAULT_RULES) | dict(config.pop("rules", None) or {})
@@ -224,7 +223,29 @@ def make_partitioner(
             f"mesh ({asked}) does not make up the {len(devices)} devices present. The product of data, fsdp, tensor "
             "and sequence must be that number; set one of them to -1 to take what remains."
         )
-    mesh = jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
-    return Partitioner(mesh, rules)
+    return Partitioner(Mesh(_arranged(devices, sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)), rules)
+
+
+def slice_of(device: jax.Device) -> int:
+    """Which slice of a TPU pod, or node of GPUs, a device is in: those of one are joined by the fast network."""
+    return getattr(device, "slice_index", 0)
+
+
+def _arranged(devices: Sequence[jax.Device], sizes: Mapping[str, int]) -> np.ndarray:
+    """Devices in the shape of the mesh: over slices the slice changes along `data` alone, and slowest.
+
+    FSDP may go over nodes of GPUs, whose networks are fast enough, and does only where `data` is no multiple of them.
+    """
+    slices = sorted({slice_of(device) for device in devices})
+    by_slice = [[device for device in devices if slice_of(device) == each] for each in slices]
+    if sizes["data"] % len(slices):
+        if devices[0].platform == "gpu":
+            in_order = sorted(devices, key=lambda device: (slice_of(device), device.id))
+            return np.array(in_order).reshape(tuple(sizes.values()))
+        raise ValueError(
+            f"mesh.data={sizes['data']} is not a multiple of the {len(slices)} slices that the devices are in: data "
+            f"parallelism alone goes between slices. Set mesh.data={len(slices)}, and mesh.fsdp=-1 for the rest."
+        )
+    within = sizes | {"data": sizes["data"] // len(slices)}
+    parts = [jax.make_mesh(tuple(within.values()), MESH_AXES, devices=part).devices for part in by_slice]
+    return np.concatenate(parts, axis=0)

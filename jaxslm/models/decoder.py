@@ -264,8 +264,6 @@ class Decoder(nnx.Module):
             if cache is not None:  # carried, not stacked by the scan: the update is in place
                 cache = cache.write(index, k, v)
                 k, v = cache.read(index)
-            # Queries keep their shard of the sequence; every one of them needs all keys.
-            k, v = (constrain(x, "batch", None, "kv_heads", None) for x in (k, v))
             context = attend(
                 q,
                 k,

@@ -7,7 +7,6 @@ C head dimension.
 import functools
 import logging
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,42 +42,51 @@ def attend(
 
     impl: "xla" holds all scores; "blocked" holds those of `QUERY_BLOCK` queries at a time, forward and backward;
     "splash" is the TPU kernel, for self-attention over rows whose positions rise inside each segment (packed rows),
-    T a multiple of 128; "cudnn" the NVIDIA kernel, bfloat16 or float16 and head dimension 64 or 128, which takes packed
-    rows (T = S) without a mask, and queries of a cache with one; "auto" chooses by device, type and shape.
+    T a multiple of 128, or of 256 for each of the shards that it is cut into; "cudnn" the NVIDIA kernel, bfloat16 or
+    float16 and head dimension 64 or 128, which takes packed rows (T = S) without a mask, and queries of a cache with
+    one; "auto" chooses by device, type and shape.
     """
     mask = (q_segment_ids, kv_segment_ids, q_positions, kv_positions)
     n_queries, n_keys = q_BxTxHxC.shape[1], k_BxSxKxC.shape[1]
+    shards = constrain.n_shards("length")
+    unit = 128 if shards == 1 else 256 * shards  # lengths that splash can do
     if impl == "auto":
-        impl = _choose(q_BxTxHxC, n_keys, constrain.platform)
+        impl = _choose(q_BxTxHxC, n_keys, unit, constrain)
+    if impl != "splash":  # queries keep their shard of the sequence; every one of them needs all keys
+        k_BxSxKxC, v_BxSxKxC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BxSxKxC, v_BxSxKxC))
     if impl == "xla":
         return _xla(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
     if impl == "blocked":
         return _blocked(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
-    heads = ("batch", None, "heads", None), ("batch", None, "kv_heads", None), ("batch", None, "kv_heads", None)
     if impl == "cudnn":
         _check_cudnn(q_BxTxHxC, constrain)
         if n_queries != n_keys or not _packed_layout():
             return _masked_cudnn(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, *mask)
-        kernel = constrain.per_shard(cudnn_attention.packed_attention, (*heads, ("batch", None)), heads[0])
+        queries = constrain.spec(("batch", None, "heads", None), q_BxTxHxC.shape)
+        keys = constrain.spec(("batch", None, "kv_heads", None), k_BxSxKxC.shape)
+        specs = queries, keys, keys, constrain.spec(("batch", None), q_segment_ids.shape)
+        kernel = constrain.shard_map(cudnn_attention.packed_attention, specs, queries)
         return kernel(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids)
     if impl == "splash":
-        if n_queries != n_keys or n_queries % 128:
+        from jaxslm.nn.splash import splash_attention
+
+        if n_queries != n_keys or n_queries % unit:
             raise ValueError(
-                f"attention 'splash' needs as many queries as keys and a multiple of 128, got {n_queries} and "
-                f"{n_keys}. Use attention='auto', or a context length that is a multiple of 128."
+                f"attention 'splash' needs as many queries as keys and, on {shards} shards of the length, a multiple "
+                f"of {unit}, got {n_queries} and {n_keys}. Use attention='auto', or a context length that is a "
+                f"multiple of {unit}."
             )
-        interpret = constrain.platform != "tpu"  # off a TPU the kernel is interpreted: slow, for tests
-        kernel = constrain.per_shard(partial(_splash, interpret), (*heads, ("batch", None)), heads[0])
-        return kernel(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids)
+        return splash_attention(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids, constrain)
     raise ValueError(f"attention '{impl}' is not one of {', '.join(IMPLEMENTATIONS)}.")
 
 
-def _choose(q_BxTxHxC: jax.Array, n_keys: int, platform: str) -> str:
+def _choose(q_BxTxHxC: jax.Array, n_keys: int, unit: int, constrain: Constrain) -> str:
     n_queries, head_dim = q_BxTxHxC.shape[1], q_BxTxHxC.shape[3]
-    if n_queries == n_keys and n_queries % 128 == 0:
-        if platform == "tpu":
+    if n_queries == n_keys and n_queries % unit == 0:
+        if constrain.platform == "tpu":
             return "splash"
-        if platform == "gpu" and cudnn_attention.supported(q_BxTxHxC.dtype, head_dim) and _packed_layout():
+        packed = cudnn_attention.supported(q_BxTxHxC.dtype, head_dim) and constrain.n_shards("length") == 1
+        if constrain.platform == "gpu" and packed and _packed_layout():
             return "cudnn"
     return "blocked" if n_queries > 2 * QUERY_BLOCK and n_queries % QUERY_BLOCK == 0 else "xla"
 
@@ -161,36 +169,6 @@ def _blocked(q_BxTxHxC, k_BxSxKxC, v_BxSxKxC, q_segment_ids, kv_segment_ids, q_p
     return jnp.moveaxis(context, 0, 2).reshape(q_BxTxHxC.shape)
 
 
-def _splash(interpret, q_BxTxHxC, k_BxTxKxC, v_BxTxKxC, segment_ids_BxT) -> jax.Array:
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
-
-    length, n_heads, head_dim = q_BxTxHxC.shape[1:]
-    block, wide = (
-        next(n for n in (most, 1024, 512, 256, 128) if n <= most and length % n == 0) for most in (512, 2048)
-    )
-    blocks = {f"block_{name}": block for name in ("q", "kv", "kv_compute", "q_dkv", "kv_dkv_compute")}
-    kernel = splash.make_splash_mha(
-        splash_mask.MultiHeadMask([splash_mask.CausalMask((length, length))] * n_heads),
-        head_shards=1,
-        q_seq_shards=1,
-        block_sizes=splash.BlockSizes(
-            # The backward pass leaves a part of dq for each block of keys, to be summed outside: few and wide ones.
-            **blocks,
-            block_kv_dkv=wide,
-            use_fused_bwd_kernel=True,
-        ),
-        interpret=interpret,
-        residual_checkpoint_name="context",
-    )
-    # The kernel lets padding see padding (a row that sees nothing would divide by zero): its values are cleared, which
-    # costs nothing beside the projection that makes them, and so its context is 0.
-    v_BxTxKxC = jnp.where((segment_ids_BxT > 0)[:, :, None, None], v_BxTxKxC, 0)
-    heads_first = [jnp.swapaxes(x, 1, 2) for x in (q_BxTxHxC * head_dim**-0.5, k_BxTxKxC, v_BxTxKxC)]
-    context = jax.vmap(kernel)(*heads_first, splash.SegmentIds(segment_ids_BxT, segment_ids_BxT))
-    return jnp.swapaxes(context, 1, 2).astype(q_BxTxHxC.dtype)
-
-
 def _check_cudnn(q_BxTxHxC: jax.Array, constrain: Constrain) -> None:
     dtype, head_dim = q_BxTxHxC.dtype, q_BxTxHxC.shape[3]
     if not cudnn_attention.supported(dtype, head_dim):
@@ -200,6 +178,8 @@ def _check_cudnn(q_BxTxHxC: jax.Array, constrain: Constrain) -> None:
         )
     if constrain.platform != "gpu" and not _packed_layout():
         raise ValueError(f"attention 'cudnn' needs an NVIDIA GPU, not a {constrain.platform}. Use attention='auto'.")
+    if constrain.n_shards("length") > 1:
+        raise ValueError("attention 'cudnn' takes rows whole: set mesh.sequence=1, or use attention='auto'.")
     axes = constrain.mesh_axes(("batch", None, "heads", None), q_BxTxHxC.shape)
     n_elements = q_BxTxHxC.size // math.prod(constrain.partitioner.mesh.shape[axis] for axis in sum(axes, ()))
     if n_elements > cudnn_attention.MOST_ELEMENTS:

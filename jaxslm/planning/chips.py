@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 
+from jaxslm.sharding import slice_of
 from jaxslm.training.flops import peak_of
 
 
@@ -92,4 +92,4 @@ def hosts_of(devices: Sequence[jax.Device]) -> int:
 
 
 def slices_of(devices: Sequence[jax.Device]) -> int:
-    return len({getattr(device, "slice_index", 0) for device in np.ravel(devices)})
+    return len({slice_of(device) for device in devices})

@@ -21,7 +21,7 @@ from jaxslm.sharding import make_partitioner
 from jaxslm.tasks.lm_program import Program
 
 KERNEL_EFFICIENCY = 0.4  # of the peak, counting the causal half alone: what attention kernels are taken to reach
-KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5, "dq": 3}  # matrix products in each kernel of splash attention, backward fused
+KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5}  # matrix products in each kernel of splash attention, backward fused
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
     crossing = set()
     for position, name in enumerate(mesh.axis_names):
         line = mesh.devices[tuple(slice(None) if i == position else 0 for i in range(mesh.devices.ndim))]
-        if len({device.slice_index for device in line}) > 1:
+        if slices_of(line) > 1:
             crossing.add(name)
     return crossing
 

@@ -17,6 +17,9 @@ BYTES = dict(pred=1, s8=1, u8=1, f8e4m3fn=1, f8e5m2=1, bf16=2, f16=2, s16=2, u16
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*)$")
 CALLED = re.compile(r"(?:calls|to_apply|body|called_computations?)=\{?%([\w.\-]+)")
+CHANNEL = re.compile(r"channel_id=(\d+)")
+BARRIER = re.compile(r'"barrier_config":\{"barrier_type":"\w+","id":"(\d+)"')
+BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')  # the hosts of a slice send and sum there
 BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=)%?([\w.\-]+)")
 
 
@@ -68,16 +71,22 @@ def read(text: str) -> list[tuple[str, Instruction]]:
 def work_by_loop(text: str, mesh_shape: Mapping[str, int]) -> dict[str, Work]:
     """Work of each loop. `mesh_shape`: size of each mesh axis, in the order of the mesh."""
     loops: dict[str, Work] = {}
-    seen = set()  # a collective that runs beside other work is in the text where it starts, goes on and ends
+    # A collective that runs beside other work is in the text where it starts, goes on and ends. In shard_map all have
+    # the same channel, but not the same barrier while they run.
+    seen = set()
     for loop, instruction in read(text):
         work = loops.setdefault(loop, Work())
         work.cycles += instruction.cycles * instruction.times
         if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.text:
             work.kernels.append(instruction)
+        if instruction.opcode == "send" and (found := BETWEEN_SLICES.search(instruction.text)):
+            key = found[1].lower().replace("_", "-"), "data"  # sharding.py lets nothing else go between slices
+            work.collectives[key] += instruction.times * sizes(instruction.type)[0]
+            work.calls[key] += instruction.times
         kind = instruction.opcode.removesuffix("-start")
-        channel = re.search(r"channel_id=(\d+)", instruction.text)
-        mark = loop, channel[1] if channel else instruction.name
-        if kind in COLLECTIVES and mark not in seen:
+        mark = loop, *(found[1] if (found := each.search(instruction.text)) else "" for each in (CHANNEL, BARRIER))
+        again = "async_collective_fusion_config" in instruction.text and mark in seen
+        if kind in COLLECTIVES and not again:
             seen.add(mark)
             key = kind, axes_of_groups(instruction.text, mesh_shape)
             work.collectives[key] += instruction.times * _travelling(kind, instruction.type)

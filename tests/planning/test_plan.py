@@ -6,8 +6,10 @@ import pytest
 
 from jaxslm.configure import load_config
 from jaxslm.planning.chips import described_devices
-from jaxslm.planning.plan import make_plan
+from jaxslm.planning.outline import outline
+from jaxslm.planning.plan import attention_scores, make_plan
 from jaxslm.planning.suggest import candidates, suggest
+from jaxslm.sharding import make_partitioner
 
 needs_libtpu = pytest.mark.skipif(
     not importlib.util.find_spec("libtpu"), reason="libtpu (the tpu extra) is not installed"
@@ -72,6 +74,16 @@ def test_kernels_are_counted(four_layers):
     """Splash attention: the forward pass twice (remat) and the backward pass, in each of 4 layers."""
     flops = 4 * (2 * 2 + 5) * 2 * 2 * 2 * 256 * 128 * 128  # layers, products, two a multiply-add, rows, heads, lengths
     assert four_layers.kernel_seconds == pytest.approx(flops / (197e12 * 0.4), rel=1e-6)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("mesh", [dict(fsdp=4), dict(fsdp=2, sequence=2), dict(fsdp=2, tensor=2)])
+def test_kernels_of_any_mesh_share_the_work(mesh):
+    """Queries of a shard see half of all keys, whichever axis of theirs is cut."""
+    devices = described_devices("v5e:2x2")
+    made = config(data__context_length=1024, **{f"mesh__{axis}": size for axis, size in mesh.items()})
+    program = outline(made, make_partitioner(made.mesh, devices))
+    assert attention_scores(program) * 4 == 8 * 2 * 1024 * 512 * 128
 
 
 @needs_libtpu
