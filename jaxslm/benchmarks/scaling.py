@@ -116,6 +116,7 @@ def draw(within: Sequence[dict], between: Sequence[dict], title: str, picture: P
         travel.set_xlabel(label)
     for axes, label in zip(panels[:, 0], ("M cycles (compiler)", "seconds (planned)", "GB of a chip"), strict=True):
         axes.set_ylabel(label)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])  # of both columns
     FigureCanvasAgg(figure)
     figure.savefig(picture, dpi=100)
 
@@ -123,6 +124,5 @@ def draw(within: Sequence[dict], between: Sequence[dict], title: str, picture: P
 def _finish(axes: Axes, x: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(x, [str(n) for n in x])
-    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

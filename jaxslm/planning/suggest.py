@@ -12,7 +12,12 @@ from jaxslm.planning.plan import Plan, make_plan
 
 log = logging.getLogger(__name__)
 
-REMATS = ("full", "context,attended", "query,key,value,context,attended")  # less to compute, more to keep
+REMATS = (  # less and less to compute again, more and more to keep
+    "full",
+    "context,attended",
+    "query,key,value,context,attended",
+    "query,key,value,context,attended,gate,up",
+)
 ROWS = (1, 2, 4, 8)  # a chip and part of the batch
 
 
