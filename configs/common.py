@@ -32,7 +32,7 @@ def _adam(**changes) -> dict:
         eps=1e-8,
         weight_decay=0.1,
         clip_norm=1.0,
-        moment_dtype="float32",
+        moment_dtype="float32",  # of the first moment: float32 | bfloat16
     )
     return adam | changes
 
@@ -77,9 +77,9 @@ def speech_text_lm() -> ConfigDict:
                 embedding_scale=1.0,
                 dtype="bfloat16",  # of the computation; parameters are float32
                 quantization="",  # of the layers' projections while training: "" | int8 | fp8; the extra `quantize`
-                attention="auto",
-                remat="none",
-                scan_unroll=1,
+                attention="auto",  # auto | splash | cudnn | blocked | xla, see nn/attention.py
+                remat="none",  # full | dots | none | tensors to keep, such as context,host:query: see nn/remat.py
+                scan_unroll=1,  # layers in one round of the loop over them; all: no loop
             ),
             loss_chunks=8,  # pieces the logits are made in
             data=dict(

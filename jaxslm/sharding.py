@@ -169,6 +169,12 @@ class Constrain:
         """For `shard_map`, by logical axes; every piece must be whole (a ValueError names what does not divide)."""
         return PartitionSpec() if self._single() else self.partitioner.spec(axes, shape)
 
+    def divides(self, axes: Sequence[str | None], shape: Sequence[int]) -> bool:
+        """Whether every piece is whole: `spec` would not raise."""
+        return self._single() or all(
+            size % self.partitioner.n_shards(axis) == 0 for axis, size in zip(axes, shape, strict=True) if axis
+        )
+
     def n_shards(self, axis: str) -> int:
         """Pieces into which the mesh cuts dimensions with this logical axis."""
         return 1 if self._single() else self.partitioner.n_shards(axis)

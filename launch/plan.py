@@ -1,13 +1,17 @@
 """What a training step needs on hardware that is not here: python launch/plan.py --config=FILE --topology=v5e:8x8
 
 Compiles the real step for the described chips, on any machine: memory, collectives, estimated time and MFU of a chip,
-and what each process has to do. `--suggest` tries meshes, remat choices and parts of the batch. The compiled program is
-kept with those of training (data.cache/compiled, or JAX_COMPILATION_CACHE_DIR).
+and what each process has to do. `--suggest` tries meshes, remat choices and parts of the batch. Flags are those of
+launch/flags, unless LIBTPU_INIT_ARGS is set. The compiled program is kept with those of training (data.cache/compiled,
+or JAX_COMPILATION_CACHE_DIR): where a pod sees that folder, with the same versions and flags, it need not compile.
 """
 
 import json
 import os
+import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 from jaxslm.commands import last_words, make_parser, parse
 
@@ -21,6 +25,7 @@ def main() -> None:
     config, flags = parse(parser)
     if flags.topology != "local":
         os.environ["JAX_PLATFORMS"] = "cpu"  # the chips are described, none is here
+        _take_flags(flags.topology.partition(":")[0])
     try:
         from jaxslm.planning.chips import described_devices
         from jaxslm.planning.plan import make_plan
@@ -29,6 +34,8 @@ def main() -> None:
         from jaxslm.training.compiled import keep_programs
 
         keep_programs(config.data.cache)
+        # A kept program cannot be read for chips that are not here.
+        warnings.filterwarnings("ignore", message="Error reading persistent compilation cache entry")
         devices = described_devices(flags.topology, flags.num_slices)
         if flags.suggest:
             plans = suggest(config, devices, flags.topology, tried=_say)
@@ -42,16 +49,24 @@ def main() -> None:
     sys.exit(0 if best.memory.fits else 2)
 
 
+def _take_flags(chip: str) -> None:
+    """Those that launch/ scripts start a run with: they change the program, and the name under which it is kept."""
+    script = Path(__file__).parent / "flags" / f"tpu_{chip}.sh"
+    if script.is_file() and "LIBTPU_INIT_ARGS" not in os.environ:
+        words = ["bash", "-c", '. "$0"; printf %s "$LIBTPU_INIT_ARGS"', str(script)]
+        os.environ["LIBTPU_INIT_ARGS"] = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def _say(number: int, of: int, plan) -> None:
     fits = f"{plan.step_seconds:.3f} s" if plan.memory.fits else "does not fit"
-    remat, rows = plan.settings["remat"], plan.settings["rows_per_chip"] / plan.settings["accumulate_steps"]
-    print(f"{number}/{of}  {dict(plan.mesh)} remat {remat}, {rows:g} rows at a time: {fits}", file=sys.stderr)
+    remat, rows = plan.settings["remat"], plan.settings["rows_at_once"]
+    print(f"{number}/{of}  {dict(plan.mesh)} remat {remat}, {rows} rows at once: {fits}", file=sys.stderr)
 
 
 def _best(plan) -> str:
     if not plan.memory.fits:
         return "\nNone fits: take more chips, or a smaller batch."
-    mesh = " ".join(f"--config.mesh.{name}={plan.mesh.get(name, 1)}" for name in ("data", "fsdp", "tensor"))
+    mesh = " ".join(f"--config.mesh.{name}={plan.mesh.get(name, 1)}" for name in ("data", "fsdp", "tensor", "sequence"))
     settings = plan.settings
     return (
         f"\nfastest: {mesh} --config.model.remat={settings['remat']} "

@@ -1,6 +1,7 @@
 """What every benchmark reports, in one form, and sides that take steps in turn in processes of their own."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -54,15 +55,15 @@ def jax_device() -> dict[str, Any]:
     None where unknown; "device_peak_memory_mib", the most that arrays and programs held, None on a CPU."""
     import jax
 
-    from jaxslm.planning.chips import CHIPS
+    from jaxslm.planning.chips import chip_of
 
     device = jax.local_devices()[0]
-    chip = CHIPS.get(device.device_kind)
+    chip = chip_of(device)
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return dict(
         device=device.device_kind,
-        peak_flops=chip and chip.peak_flops,
-        hbm_bandwidth=chip and chip.hbm_bandwidth,
+        peak_flops=chip.peak_flops if math.isfinite(chip.peak_flops) else None,
+        hbm_bandwidth=chip.hbm_bandwidth or None,
         device_peak_memory_mib=peak and peak / 2**20,
     )
 

@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
         peer=first,
         unit="planned tokens/s of a chip, largest and smallest slice",
         shapes=dict(chip=flags.chip, rows=flags.rows, context_length=config.data.context_length),
-        packages=("jax", "libtpu"),
+        packages=("jax",),
         within=within,
         between=between,
     )

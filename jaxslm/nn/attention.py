@@ -51,7 +51,7 @@ def attend(
     shards = constrain.n_shards("length")
     unit = 128 if shards == 1 else 256 * shards  # lengths that splash can do
     if impl == "auto":
-        impl = _choose(q_BxTxHxC, n_keys, unit, constrain)
+        impl = _choose(q_BxTxHxC, k_BxSxKxC, unit, constrain)
     if impl != "splash":  # queries keep their shard of the sequence; every one of them needs all keys
         k_BxSxKxC, v_BxSxKxC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BxSxKxC, v_BxSxKxC))
     if impl == "xla":
@@ -80,9 +80,10 @@ def attend(
     raise ValueError(f"attention '{impl}' is not one of {', '.join(IMPLEMENTATIONS)}.")
 
 
-def _choose(q_BxTxHxC: jax.Array, n_keys: int, unit: int, constrain: Constrain) -> str:
-    n_queries, head_dim = q_BxTxHxC.shape[1], q_BxTxHxC.shape[3]
-    if n_queries == n_keys and n_queries % unit == 0:
+def _choose(q_BxTxHxC: jax.Array, k_BxSxKxC: jax.Array, unit: int, constrain: Constrain) -> str:
+    _, n_queries, _, head_dim = q_BxTxHxC.shape
+    whole = constrain.divides(("batch", None, "kv_heads", None), k_BxSxKxC.shape)  # kernels run shard by shard
+    if n_queries == k_BxSxKxC.shape[1] and n_queries % unit == 0 and whole:
         if constrain.platform == "tpu":
             return "splash"
         packed = cudnn_attention.supported(q_BxTxHxC.dtype, head_dim) and constrain.n_shards("length") == 1

@@ -103,6 +103,7 @@ def _per_device(of_shard, how: _Settings, constrain: Constrain, hidden_BxTxD, un
     batch, length, _ = constrain.mesh_axes(("batch", "length", None), hidden_BxTxD.shape)
     embed, vocab = constrain.mesh_axes(("embed", "vocab"), unembedding_DxV.shape)
     embed = tuple(axis for axis in embed if axis in batch + length)  # others divide nothing that is summed here
+    vocab = tuple(axis for axis in vocab if axis not in batch + length)  # devices with other tokens cannot share these
     axes = _Axes(batch, length, vocab, embed)
     hidden, unembedding = PartitionSpec(batch, length, None), PartitionSpec(embed, vocab)
     tokens = PartitionSpec(batch, length)

@@ -1,10 +1,13 @@
 """What a training step will need and take on devices that are not here, by compiling it for them.
 
 Memory, collectives and cycles are the compiler's. Two things it does not tell are assumed, and said so in every report:
-KERNEL_EFFICIENCY, and that communication hides behind computation of the same loop as far as there is any.
+KERNEL_EFFICIENCY, and that communication that the compiler starts beside other work hides behind that of the same loop
+as far as there is any; what it does not start so is added.
 """
 
+import dataclasses
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxslm.planning.chips import Chip, chip_of, hosts_of, slices_of
+from jaxslm.planning.chips import Chip, chip_of, hosts_of, ici_of, slices_of
 from jaxslm.planning.outline import outline
 from jaxslm.planning.program_text import Instruction, Work, work_by_loop
 from jaxslm.sharding import make_partitioner
@@ -26,8 +29,9 @@ KERNEL_PRODUCTS = {"fwd": 2, "dkv": 5}  # matrix products in each kernel of spla
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one chip. `temporaries` are activations, gradients and workspace in one: the compiler lays them out
-    together. `capacity` is 0 where it is not known."""
+    """Bytes of one chip. `batch` counts whatever else goes in, or comes out in memory of its own. `temporaries` are
+    activations, gradients and workspace in one: the compiler lays them out together. `capacity` is 0 where it is not
+    known."""
 
     parameters: int
     optimizer: int
@@ -70,7 +74,8 @@ class Host:
 
 @dataclass(frozen=True)
 class Plan:
-    """See `make_plan`; seconds are of a step. NaN where the compiler estimates no cycles (off TPUs)."""
+    """See `make_plan`; seconds are of a step. NaN where the compiler estimates no cycles: off TPUs, and of a program
+    that it refuses."""
 
     topology: str
     chip: Chip
@@ -86,6 +91,7 @@ class Plan:
     compute_seconds: float
     kernel_seconds: float
     communication_seconds: float
+    blocking_seconds: float
     step_seconds: float
     tokens_per_s: float
     mfu: float
@@ -96,25 +102,30 @@ class Plan:
 def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) -> Plan:
     """Compiles the training step of `config` for `devices` and reads off what it needs. No array is made.
 
-    The program lands in JAX's compilation cache, if there is one. Raises ValueError as `outline`.
+    The program lands in JAX's compilation cache, if there is one; one that the compiler refuses for its size has memory
+    and no time. Raises ValueError as `outline`.
     """
     partitioner = make_partitioner(config.mesh, devices)
     program = outline(config, partitioner)
     start = time.perf_counter()
-    compiled = program.step.lower(program.abstract_state, program.abstract_batch).compile()
-    seconds = time.perf_counter() - start
+    lowered = program.step.lower(program.abstract_state, program.abstract_batch)
     chip, mesh = chip_of(devices[0]), dict(partitioner.mesh.shape)
+    try:
+        compiled = lowered.compile()
+        memory, loops = _memory(program, compiled, chip), work_by_loop(compiled.as_text(), mesh)
+    except jax.errors.JaxRuntimeError as error:
+        memory, loops = _refused_memory(program, chip, error), {}
+    seconds = time.perf_counter() - start
     slices = slices_of(devices)
-    loops = work_by_loop(compiled.as_text(), mesh)
     crossing = _crossing_axes(partitioner.mesh) if slices > 1 else set()
     scores = attention_scores(program)
-    times = {name: _seconds(work, chip, crossing, scores) for name, work in loops.items()}
-    known = chip.flops_per_cycle > 0
-    compute, kernels, communication = (sum(t[i] for t in times.values()) for i in range(3))
-    step = sum(max(t[0] + t[1], t[2]) for t in times.values()) if known else math.nan
+    chip = dataclasses.replace(chip, ici=ici_of(chip, topology))
+    times = [_seconds(work, chip, crossing, scores) for work in loops.values()]
+    known = chip.flops_per_cycle > 0 and loops
+    compute, kernels, hidden, blocking = (sum(each) for each in zip(*times, strict=True)) if times else [0.0] * 4
+    step = sum(max(t[0] + t[1], t[2]) + t[3] for t in times) if known else math.nan
     tokens = math.prod(program.abstract_batch["tokens"].shape)
     hosts = hosts_of(devices)
-    memory = _memory(program, compiled, chip)
     return Plan(
         topology=topology,
         chip=chip,
@@ -122,14 +133,15 @@ def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) 
         slices=slices,
         hosts=hosts,
         mesh={name: size for name, size in mesh.items() if size > 1} or {"data": 1},
-        settings=_settings(config, program, len(devices)),
+        settings=_settings(config, program, len(devices), mesh),
         model_parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(program.abstract_state.model)),
         memory=memory,
-        cycles=sum(work.cycles for work in loops.values()),
+        cycles=sum(work.cycles for work in loops.values()) if known else math.nan,
         collectives=_collectives(loops.values(), crossing),
         compute_seconds=compute if known else math.nan,
         kernel_seconds=kernels,
-        communication_seconds=communication,
+        communication_seconds=hidden + blocking,
+        blocking_seconds=blocking,
         step_seconds=step,
         tokens_per_s=tokens / step,
         mfu=program.flops_per_step / (step * chip.peak_flops * len(devices)),
@@ -145,10 +157,11 @@ def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) 
     )
 
 
-def _settings(config: ConfigDict, program: Program, chips: int) -> dict[str, Any]:
+def _settings(config: ConfigDict, program: Program, chips: int, mesh: Mapping[str, int]) -> dict[str, Any]:
     rows = config.data.batch_size
     return dict(
         rows_per_chip=rows / chips,
+        rows_at_once=rows // program.accumulate_steps // (mesh["data"] * mesh["fsdp"]),
         context_length=config.data.context_length,
         batch_size=rows,
         vocabulary=program.model_config.vocab_size,
@@ -163,20 +176,36 @@ def _settings(config: ConfigDict, program: Program, chips: int) -> dict[str, Any
 
 
 def _memory(program: Program, compiled: Any, chip: Chip) -> Memory:
+    analysis = compiled.memory_analysis()
+    memory = _state_memory(program, chip)
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    rest = analysis.argument_size_in_bytes - memory.parameters - memory.optimizer + results
+    return dataclasses.replace(
+        memory,
+        batch=rest,
+        temporaries=analysis.temp_size_in_bytes,
+        program=analysis.generated_code_size_in_bytes,
+        host=analysis.host_temp_size_in_bytes,
+    )
+
+
+def _refused_memory(program: Program, chip: Chip, error: Exception) -> Memory:
+    """Of a program whose temporaries alone are larger than the chip, by what the compiler says. Else raises `error`."""
+    found = re.search(r"HLO temporaries \((\d+(?:\.\d+)?)([MG])\)", str(error))
+    if "RESOURCE_EXHAUSTED" not in str(error) or not found:
+        raise error
+    size = float(found[1]) * dict(M=2**20, G=2**30)[found[2]]
+    return dataclasses.replace(_state_memory(program, chip), temporaries=int(size))
+
+
+def _state_memory(program: Program, chip: Chip) -> Memory:
     def of(tree: Any) -> int:
         leaves = jax.tree.leaves(tree)
         return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
-    analysis, state = compiled.memory_analysis(), program.abstract_state
-    return Memory(
-        parameters=of(state.model),
-        optimizer=of(state.opt_state),
-        batch=of(program.abstract_batch),
-        temporaries=analysis.temp_size_in_bytes,
-        program=analysis.generated_code_size_in_bytes,
-        capacity=int(chip.hbm),
-        host=analysis.host_temp_size_in_bytes,
-    )
+    state = program.abstract_state
+    model, optimizer, batch = of(state.model), of(state.opt_state), of(program.abstract_batch)
+    return Memory(model, optimizer, batch, temporaries=0, program=0, capacity=int(chip.hbm), host=0)
 
 
 def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
@@ -189,15 +218,21 @@ def _crossing_axes(mesh: jax.sharding.Mesh) -> set[str]:
     return crossing
 
 
-def _seconds(work: Work, chip: Chip, crossing: set[str], scores: float) -> tuple[float, float, float]:
-    """(what the compiler estimates, kernels, communication) of one loop; for `scores` see attention_scores."""
+def _seconds(work: Work, chip: Chip, crossing: set[str], scores: float) -> tuple[float, float, float, float]:
+    """(what the compiler estimates, kernels, communication that can hide behind both, communication that cannot) of one
+    loop; for `scores` see attention_scores."""
     flops = sum(KERNEL_PRODUCTS[part] * 2 * scores * kernel.times for kernel in work.kernels if (part := _part(kernel)))
-    communication = 0.0
-    for (kind, axes), size in work.collectives.items():
-        rate = chip.dcn if crossing & set(axes.split("+")) else chip.ici
-        communication += size * (2 if kind == "all-reduce" else 1) / rate if rate else 0.0
+
+    def travel(collectives: Counter) -> float:
+        seconds = 0.0
+        for (kind, axes), size in collectives.items():
+            rate = chip.dcn if crossing & set(axes.split("+")) else chip.ici
+            seconds += size * (2 if kind == "all-reduce" else 1) / rate if rate else 0.0
+        return seconds
+
     compute = work.cycles / chip.clock if chip.flops_per_cycle else 0.0
-    return compute, flops / (chip.peak_flops * KERNEL_EFFICIENCY), communication
+    blocking = travel(work.blocking)
+    return compute, flops / (chip.peak_flops * KERNEL_EFFICIENCY), travel(work.collectives) - blocking, blocking
 
 
 def attention_scores(program: Program) -> float:

@@ -25,13 +25,14 @@ BRANCHES = re.compile(r"(?:branch_computations=\{|true_computation=)%?([\w.\-]+)
 
 @dataclass(frozen=True)
 class Instruction:
-    """times: how often it runs in a step."""
+    """times: how often it runs in a step. scattered: an all-reduce of which a fusion keeps the own shard alone."""
 
     name: str
     type: str
     opcode: str
     text: str
     times: int
+    scattered: bool = False
 
     @property
     def cycles(self) -> int:
@@ -59,6 +60,7 @@ class Work:
     cycles: float = 0.0
     kernels: list[Instruction] = field(default_factory=list)
     collectives: Counter = field(default_factory=Counter)  # (kind, mesh axes) -> bytes
+    blocking: Counter = field(default_factory=Counter)  # those of `collectives` beside which nothing runs
     calls: Counter = field(default_factory=Counter)  # (kind, mesh axes) -> number
 
 
@@ -88,9 +90,14 @@ def work_by_loop(text: str, mesh_shape: Mapping[str, int]) -> dict[str, Work]:
         again = "async_collective_fusion_config" in instruction.text and mark in seen
         if kind in COLLECTIVES and not again:
             seen.add(mark)
-            key = kind, axes_of_groups(instruction.text, mesh_shape)
-            work.collectives[key] += instruction.times * _travelling(kind, instruction.type)
+            size = instruction.times * _travelling(kind, instruction.type)
+            if instruction.opcode == "reduce-scatter":  # its type is that of a shard
+                size *= len(_first_group(instruction.text) or [0])
+            key = "reduce-scatter" if instruction.scattered else kind, axes_of_groups(instruction.text, mesh_shape)
+            work.collectives[key] += size
             work.calls[key] += instruction.times
+            if kind == instruction.opcode and "async_collective_fusion_config" not in instruction.text:
+                work.blocking[key] += size
     return loops
 
 
@@ -192,7 +199,7 @@ def _walk(computations: Computations, name: str, loop: str, times: int) -> Itera
             body = _part(text, "body")
             yield from _walk(computations, body, body, times * _trips(computations, name, text))
             continue
-        instruction = Instruction(label, type_text, opcode, text, times)
+        instruction = Instruction(label, type_text, opcode, text, times, name.startswith("all-reduce-scatter"))
         yield loop, instruction
         inside = CALLED.findall(text) if opcode in ("call", "async-start", "conditional") else []
         if opcode == "fusion" and ("kCustom" in text or not instruction.cycles):

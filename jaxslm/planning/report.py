@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxslm.planning.plan import KERNEL_EFFICIENCY, Plan
@@ -15,7 +15,7 @@ def as_text(plan: Plan) -> str:
     lines = [
         f"{plan.topology}: {plan.chips} chips{across}, {plan.hosts} processes; mesh {_mesh(plan)}",
         f"{plan.model_parameters / 1e9:.2f} B parameters; {_number(settings['rows_per_chip'])} x "
-        f"{settings['context_length']:,} tokens a chip; remat {settings['remat']}; compiled in "
+        f"{settings['context_length']:,} tokens a chip{_parts(settings)}; remat {settings['remat']}; compiled in "
         f"{plan.compile_seconds:.0f} s",
         "",
         "memory of a chip",
@@ -48,14 +48,17 @@ def as_text(plan: Plan) -> str:
 
 def _step(plan: Plan) -> list[str]:
     if not math.isfinite(plan.step_seconds):
-        return [_row("time", "unknown: the compiler estimates cycles for TPUs alone")]
+        reason = "the compiler estimates cycles for TPUs alone" if plan.memory.fits else "it does not fit"
+        return [_row("time", f"unknown: {reason}")]
     kernels = f"{plan.kernel_seconds:.3f} s, if they reach {KERNEL_EFFICIENCY:.0%} of the peak (assumed)"
     per_chip = plan.tokens_per_s / plan.chips
     return [
         _row("compiler's estimate", f"{plan.cycles / 1e6:,.0f} M cycles, {plan.compute_seconds:.3f} s"),
         _row("attention kernels", kernels),
         _row(
-            "communication", f"{plan.communication_seconds:.3f} s, hidden where there is as much to compute (assumed)"
+            "communication",
+            f"{plan.communication_seconds:.3f} s; {plan.blocking_seconds:.3f} s of it block, the rest is "
+            "hidden where there is as much to compute (assumed)",
         ),
         _row("time", f"{plan.step_seconds:.3f} s, {plan.tokens_per_s:,.0f} tokens/s, {per_chip:,.0f} a chip"),
         _row("MFU", f"{plan.mfu:.1%} of {plan.chip.peak_flops / 1e12:.0f} TFLOP/s a chip"),
@@ -67,7 +70,7 @@ def _cure(plan: Plan) -> list[str]:
     memory = plan.memory
     over = memory.peak - memory.capacity
     cures = []
-    if plan.settings["rows_per_chip"] > 1:
+    if plan.settings["rows_at_once"] > 1:
         cures.append(f"--config.data.batch_size={int(plan.settings['batch_size'] // 2)}, or as many rows and twice the "
                      f"optimizer.accumulate_steps ({plan.settings['accumulate_steps']} now)")  # fmt: skip
     if plan.settings["remat"] != "full":
@@ -98,17 +101,23 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def as_table(plans: Sequence[Plan]) -> str:
     """One line a plan, for comparison."""
-    head = ("mesh", "rows a chip", "remat", "HBM", "M cycles", "step", "tokens/s a chip", "MFU")
+    head = ("mesh", "rows at once", "remat", "HBM", "M cycles", "step", "tokens/s a chip", "MFU")
     rows = [head]
     for plan in plans:
         settings, memory = plan.settings, plan.memory
+        speed = f"{plan.cycles / 1e6:,.0f}", f"{plan.step_seconds:.3f} s", f"{plan.tokens_per_s / plan.chips:,.0f}"
+        speed = speed if math.isfinite(plan.step_seconds) else ("", "", "")
         rows.append((
-            _mesh(plan), _number(settings["rows_per_chip"]), settings["remat"], f"{memory.peak / 1e9:.1f} GB",
-            f"{plan.cycles / 1e6:,.0f}", f"{plan.step_seconds:.3f} s", f"{plan.tokens_per_s / plan.chips:,.0f}",
-            f"{plan.mfu:.1%}" if memory.fits else "does not fit",
+            _mesh(plan), _number(settings["rows_at_once"]), settings["remat"], f"{memory.peak / 1e9:.1f} GB",
+            *speed, f"{plan.mfu:.1%}" if memory.fits else "does not fit",
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _parts(settings: Mapping[str, Any]) -> str:
+    parts = settings["accumulate_steps"]
+    return f" in {parts} parts" if parts > 1 else ""
 
 
 def _mesh(plan: Plan) -> str:

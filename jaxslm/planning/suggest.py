@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from jaxslm.planning.chips import slices_of
+from jaxslm.planning.chips import chip_of, slices_of
 from jaxslm.planning.plan import Plan, make_plan
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ REMATS = (  # less and less to compute again, more and more to keep
     "query,key,value,context,attended",
     "query,key,value,context,attended,gate,up",
 )
-ROWS = (1, 2, 4, 8)  # a chip and part of the batch
+ROWS = (1, 2, 4, 8, 16)  # a chip and part of the batch
 
 
 def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[ConfigDict]:
@@ -35,7 +35,7 @@ def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[Co
             parts, left = divmod(batch, shards * rows)
             if left or not parts:
                 continue
-            for remat in REMATS:
+            for remat in dict.fromkeys((config.model.remat, *REMATS)):
                 changed = copy.deepcopy(config)
                 with changed.unlocked():
                     changed.mesh.update(data=slices, fsdp=-1, tensor=tensor, sequence=1)
@@ -49,24 +49,34 @@ def suggest(
 ) -> list[Plan]:
     """Plans of all candidates, the fastest of those that fit first. `tried` hears of each: which of how many.
 
-    Larger batches and costlier remat are left out where a smaller or cheaper one does not fit. Raises ValueError if no
-    candidate divides the batch.
+    Larger batches and costlier remat are left out where a smaller or cheaper one does not fit, and meshes that do not
+    divide the model. Raises ValueError if none is left, or if the compiler estimates no times for these devices.
     """
+    if not chip_of(devices[0]).flops_per_cycle:
+        raise ValueError("--suggest compares planned times, which there are for described TPUs: --topology=v5e:8x8")
     todo = list(candidates(config, devices))
     if not todo:
         raise ValueError(
             f"data.batch_size={config.data.batch_size} cannot be dealt out to {len(devices)} chips: make it a multiple"
         )
-    plans, too_large = [], []
+    plans, too_large, refused = [], [], None
     for number, changed in enumerate(todo, 1):
         if any(_needs_no_less(changed, other) for other in too_large):
             continue
-        plan = make_plan(changed, devices, topology)
+        try:
+            plan = make_plan(changed, devices, topology)
+        except ValueError as error:
+            refused = error
+            continue
         plans.append(plan)
         if not plan.memory.fits:
             too_large.append(changed)
         tried(number, len(todo), plan)
-    return sorted(plans, key=lambda plan: (not plan.memory.fits, plan.step_seconds))
+    if not plans:
+        raise refused
+    return sorted(
+        plans, key=lambda plan: (not plan.memory.fits, plan.step_seconds if plan.memory.fits else plan.memory.peak)
+    )
 
 
 def _needs_no_less(one: ConfigDict, other: ConfigDict) -> bool:
@@ -74,4 +84,5 @@ def _needs_no_less(one: ConfigDict, other: ConfigDict) -> bool:
     if one.mesh.tensor != other.mesh.tensor:
         return False
     parts = one.optimizer.accumulate_steps <= other.optimizer.accumulate_steps
-    return parts and REMATS.index(one.model.remat) >= REMATS.index(other.model.remat)
+    known = one.model.remat in REMATS and other.model.remat in REMATS
+    return parts and known and REMATS.index(one.model.remat) >= REMATS.index(other.model.remat)

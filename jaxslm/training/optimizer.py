@@ -65,6 +65,8 @@ def make_optimizer(
     schedule = make_schedule(config, steps)
     clip = optax.clip_by_global_norm(config["clip_norm"]) if config["clip_norm"] else optax.identity()
     b1, b2, eps, decay = (config[name] for name in ("b1", "b2", "eps", "weight_decay"))
+    if config["moment_dtype"] not in ("float32", "bfloat16"):
+        raise ValueError(f"optimizer.moment_dtype is '{config['moment_dtype']}'; use float32 or bfloat16.")
     mu_dtype = jnp.dtype(config["moment_dtype"])
 
     def init(params: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 import argparse
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from jaxslm.benchmarks import lm_step, measure
@@ -22,6 +24,17 @@ def test_a_side_that_does_other_work_is_found():
     for loss in (10.39, float("nan")):
         with pytest.raises(RuntimeError, match="the first loss of peer"):
             lm_step._check_first_loss("peer", loss, arguments)
+
+
+def test_a_known_chip_has_its_rates(monkeypatch):
+    h200 = SimpleNamespace(device_kind="NVIDIA H200", memory_stats=lambda: dict(peak_bytes_in_use=2**30))
+    monkeypatch.setattr(jax, "local_devices", lambda: [h200])
+    expected = dict(peak_flops=989e12, hbm_bandwidth=4800e9, device_peak_memory_mib=1024)
+    assert measure.jax_device() == dict(device="NVIDIA H200") | expected
+    monkeypatch.setattr(h200, "device_kind", "NVIDIA X")
+    assert measure.jax_device() == dict(device="NVIDIA X", device_peak_memory_mib=1024) | dict.fromkeys(
+        ("peak_flops", "hbm_bandwidth")
+    )
 
 
 def test_sides_on_two_devices_are_refused():

@@ -48,7 +48,7 @@ def loss_and_gradient_norm(mesh: dict, devices=None, **changes) -> tuple[float, 
         return value, jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
 
     value, norm = jax.jit(loss_and_norm)(model, batch)
-    if partitioner.mesh.shape["fsdp"] > 1:  # really sharded, not replicated
+    if partitioner.mesh.shape["fsdp"] > 1 and "rules" not in mesh:  # really sharded, not replicated
         weight = nnx.to_pure_dict(nnx.state(model))["layers"]["feed_forward"]["up"]["weight"]
         assert weight.addressable_shards[0].data.shape[1] == 32 // partitioner.mesh.shape["fsdp"]
         assert weight.sharding.spec == P(None, ("fsdp",), ("tensor",)), weight.sharding
@@ -60,6 +60,6 @@ if __name__ == "__main__":
     results = []
     for case in json.loads(sys.argv[1]):
         devices = jax.devices()[:1] if case.pop("single", False) else None
-        mesh = {axis: case.pop(axis) for axis in ("data", "fsdp", "tensor", "sequence") if axis in case}
+        mesh = {axis: case.pop(axis) for axis in ("data", "fsdp", "tensor", "sequence", "rules") if axis in case}
         results.append(loss_and_gradient_norm(mesh, devices, **case))
     print(json.dumps(results))

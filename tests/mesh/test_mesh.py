@@ -13,6 +13,7 @@ MESHES = [
     dict(data=1, fsdp=2, tensor=2, sequence=2),
     dict(data=4, tensor=2, attention="splash"),
     dict(data=2, fsdp=2, sequence=2, attention="blocked", remat="full"),
+    dict(data=2, fsdp=4, rules=dict(vocab="fsdp", embed=None)),  # the vocabulary is cut as the batch is
 ]
 
 

@@ -128,15 +128,17 @@ def test_attend_takes_packed_rows_to_it(emulated, monkeypatch):
 
 
 def test_choice(monkeypatch):
-    def chosen(dtype=jnp.bfloat16, length=4096, n_keys=4096, head_dim=128, platform="gpu", shards=1):
+    def chosen(dtype=jnp.bfloat16, length=4096, n_keys=4096, head_dim=128, platform="gpu", shards=1, whole=True):
         q_BxTxHxC = jax.ShapeDtypeStruct((2, length, 32, head_dim), dtype)
-        constrain = SimpleNamespace(platform=platform, n_shards=lambda axis: shards)
-        return attention._choose(q_BxTxHxC, n_keys, 128, constrain)
+        k_BxSxKxC = jax.ShapeDtypeStruct((2, n_keys, 8, head_dim), dtype)
+        here = SimpleNamespace(platform=platform, n_shards=lambda axis: shards, divides=lambda axes, shape: whole)
+        return attention._choose(q_BxTxHxC, k_BxSxKxC, 128, here)
 
     monkeypatch.setattr(attention, "_packed_layout", lambda: True)
     assert chosen() == chosen(dtype=jnp.float16) == chosen(head_dim=64) == "cudnn"
     assert chosen(dtype=jnp.float32) == chosen(head_dim=96) == chosen(platform="cpu") == "blocked"
     assert chosen(shards=2) == "blocked"  # rows are not whole
+    assert chosen(whole=False) == chosen(whole=False, platform="tpu") == "blocked"
     assert chosen(length=1) == chosen(length=100, n_keys=100) == "xla"
     assert chosen(platform="tpu") == "splash"
     monkeypatch.setattr(attention, "_packed_layout", lambda: False)  # before Hopper

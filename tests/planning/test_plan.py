@@ -1,13 +1,17 @@
 """Steps compiled for described TPUs: memory and cycles are what arithmetic says they must be."""
 
 import importlib.util
+import math
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from jaxslm.configure import load_config
-from jaxslm.planning.chips import described_devices
+from jaxslm.planning.chips import GIB, Chip, described_devices, ici_of
 from jaxslm.planning.outline import outline
 from jaxslm.planning.plan import attention_scores, make_plan
+from jaxslm.planning.report import as_text
 from jaxslm.planning.suggest import REMATS, candidates, suggest
 from jaxslm.sharding import make_partitioner
 
@@ -43,7 +47,8 @@ def test_memory_of_a_chip(four_layers):
     shards = plan.model_parameters - norms
     assert plan.memory.parameters == 4 * (shards // 4 + norms)
     assert plan.memory.optimizer == pytest.approx(2 * plan.memory.parameters, rel=1e-3)  # two moments
-    assert plan.memory.batch == 6 * 4 * (8 * 256 // 4)
+    # Beside the batch: counters, the key, metrics. The new state takes the place of the old, or it would be here.
+    assert 0 <= plan.memory.batch - 6 * 4 * (8 * 256 // 4) < 100_000
     assert plan.memory.temporaries > 0 and plan.memory.fits
     assert plan.host.checkpoint == pytest.approx(12 * plan.model_parameters, rel=1e-3)
 
@@ -62,9 +67,12 @@ def test_cycles_grow_by_the_layer(four_layers):
 
 @needs_libtpu
 def test_parameters_are_gathered_along_fsdp(four_layers):
-    gathered = sum(each.bytes for each in four_layers.collectives if each.kind == "all-gather")
-    layers = 4 * (4 * 256 * 256 + 3 * 256 * 512)
-    assert gathered >= 2 * 2 * layers  # in bfloat16, forward and backward
+    travelled = Counter()
+    for each in four_layers.collectives:
+        travelled[each.kind] += each.bytes
+    layers, tables = 4 * (4 * 256 * 256 + 3 * 256 * 512), 2 * 256 * 512
+    # In bfloat16: layers forward and backward, or summed instead where that is small enough to be; and both tables.
+    assert travelled["all-gather"] + travelled["all-reduce"] == pytest.approx(2 * 3 * layers + 4 * tables, rel=0.3)
     assert {each.axes for each in four_layers.collectives} == {"fsdp"}
     assert not any(each.across for each in four_layers.collectives)
 
@@ -74,6 +82,17 @@ def test_kernels_are_counted(four_layers):
     """Splash attention: the forward pass twice (remat) and the backward pass, in each of 4 layers."""
     flops = 4 * (2 * 2 + 5) * 2 * 2 * 2 * 256 * 128 * 128  # layers, products, two a multiply-add, rows, heads, lengths
     assert four_layers.kernel_seconds == pytest.approx(flops / (197e12 * 0.4), rel=1e-6)
+
+
+@needs_libtpu
+def test_what_the_compiler_refuses_is_a_plan_that_does_not_fit():
+    plan = planned(
+        model__remat="none", model__d_model=1024, model__n_heads=8, model__n_kv_heads=8, model__d_ff=16_384,
+        model__n_layers=8, data__batch_size=64, data__context_length=4096,
+    )  # fmt: skip
+    assert not plan.memory.fits and 60 * GIB < plan.memory.temporaries < 80 * GIB
+    assert math.isnan(plan.step_seconds) and math.isnan(plan.mfu)
+    assert "--config.model.remat=full" in as_text(plan)
 
 
 @needs_libtpu
@@ -93,7 +112,7 @@ def test_suggestions_put_what_is_fastest_first():
     devices = described_devices("v5e:2x2")
     plans = suggest(small, devices, "v5e:2x2", tried=lambda *what: heard.append(what))
     assert len(plans) == len(heard) == len(list(candidates(small, devices)))
-    assert [plan.step_seconds for plan in plans] == sorted(plan.step_seconds for plan in plans)
+    assert plans[0].step_seconds == min(plan.step_seconds for plan in plans)
     kernels = {plan.settings["remat"]: plan.kernel_seconds for plan in plans}
     # Where the context is kept, the forward kernel does not run again: 2 + 5 products instead of 2 + 2 + 5.
     assert kernels["context,attended"] == pytest.approx(kernels["full"] * 7 / 9, rel=1e-6)
@@ -103,10 +122,30 @@ def test_suggestions_put_what_is_fastest_first():
 
 def test_candidates_keep_the_batch_whole():
     with pytest.raises(ValueError, match="data.batch_size=3 cannot be dealt out to 4 chips: make it a multiple"):
-        suggest(config(data__batch_size=3), [None] * 4, "v5e:2x2", tried=print)
+        suggest(config(data__batch_size=3), [SimpleNamespace(device_kind="TPU v5 lite")] * 4, "v5e:2x2", tried=print)
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v5e:8", "h100:8x8", "v5e:8x8x", "", "v4:2x2x1"])
+@needs_libtpu
+def test_meshes_that_do_not_divide_the_model_are_left_out():
+    odd = config(model__n_layers=1, data__batch_size=4, model__n_heads=4, model__n_kv_heads=4, model__d_ff=510)
+    plans = suggest(odd, described_devices("v5e:2x2"), "v5e:2x2", tried=lambda *_: None)
+    assert {plan.mesh["fsdp"] for plan in plans} == {4, 2} and not any(plan.mesh.get("tensor") == 4 for plan in plans)
+
+
+def test_without_times_nothing_is_suggested():
+    with pytest.raises(ValueError, match="--suggest compares planned times"):
+        suggest(config(), described_devices("local"), "local", tried=print)
+
+
+def test_links_of_a_slice():
+    """Along a side without a ring the chips at its ends have half of the links."""
+    v5e, v5p = Chip("v5e", 197e12, ici=180e9), Chip("v5p", 459e12, ici=540e9)
+    assert [ici_of(v5e, f"v5e:{shape}") for shape in ("16x16", "8x16", "8x8", "1x8")] == [180e9, 135e9, 90e9, 45e9]
+    assert [ici_of(v5p, f"v5p:{shape}") for shape in ("4x4x8", "2x4x4", "2x2x1")] == [540e9, 450e9, 180e9]
+    assert ici_of(v5e, "local") == 180e9
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e:8", "h100:8x8", "v5e:8x8x", "", "v4:2x2x1", "v5e:2x2x2", "v5p:4x4"])
 def test_wrong_topologies_are_named(topology):
     with pytest.raises(ValueError, match=f"--topology={topology} is not CHIP:SHAPE with a chip of v5e, v5p, v6e"):
         described_devices(topology)

@@ -26,8 +26,18 @@ def test_collectives_are_counted_once_by_kind_and_axis():
     loops = work_by_loop(SCAN, MESH)
     assert loops["layer_body"].collectives == {("all-gather", "fsdp"): 4 * 16 * 4}  # of the result, not the operand
     assert loops["inner_body"].collectives == {("collective-permute", "fsdp"): 32 * 8 * 4}
-    assert loops[""].collectives == {("all-reduce", "data+fsdp"): 8 * 4}
+    assert loops[""].collectives == {
+        ("all-reduce", "data+fsdp"): 8 * 4,
+        ("reduce-scatter", "data+fsdp"): 64 * 4,  # of which a fusion keeps a shard
+        ("reduce-scatter", "data"): 2 * 2 * 4,  # its type is that of a shard
+    }
     assert loops["inner_body"].calls == {("collective-permute", "fsdp"): 32}
+
+
+def test_what_nothing_runs_beside_blocks():
+    loops = work_by_loop(SCAN, MESH)
+    assert loops[""].blocking == loops[""].collectives
+    assert not loops["layer_body"].blocking and not loops["inner_body"].blocking  # started, and waited for later
 
 
 def test_scopes_name_the_block():

@@ -152,3 +152,9 @@ def test_decay_leaves_norms_and_biases_alone_when_stacked():
     mask = optimizer.decay_matrices(jax.eval_shape(tiny_task.Bigram, jax.random.key(0)))
     assert jax.tree.leaves(mask) == [False, True, True]  # layers.bias, layers.weight, table
     assert optimizer.decay_matrices({"w": jnp.ones((2, 3)), "b": jnp.ones(3)}) == {"w": True, "b": False}
+
+
+def test_moments_of_another_type_are_refused():
+    settings = tiny_task.get_config().optimizer.to_dict() | dict(moment_dtype="bf16")
+    with pytest.raises(ValueError, match="optimizer.moment_dtype is 'bf16'; use float32 or bfloat16"):
+        optimizer.make_optimizer(settings, 10)
