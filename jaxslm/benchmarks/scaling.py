@@ -3,11 +3,13 @@
 Weak scaling: the rows of a chip stay as many, from 8 to 256 chips of one slice, parameters sharded over all of them;
 then over 1 to 8 slices, parameters sharded within each and gradients summed between them. Draws `scaling.png` into the
 folder: the compiler's cycles, the planned time, and the bytes of each kind of communication, all of one chip.
-`ours` is the planned speed of a chip on the largest slice, `peer` on the smallest: their ratio is the efficiency.
+`ours` is the planned speed of a chip on the largest slice, `peer` on the smallest that it fits on: their ratio is the
+efficiency.
 """
 
 import copy
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +49,12 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
     within = [_record(flags, config, shape, 1) for shape in shapes]
     between = [_record(flags, config, shapes[3], number) for number in NUMBERS]
     draw(within, between, f"{flags.chip}, {flags.rows} rows a chip", flags.folder / "scaling.png")
-    first, last = (record["tokens_per_s_per_chip"] for record in (within[0], within[-1]))
+    speeds = [record["tokens_per_s_per_chip"] for record in within if record["fits"]]
     return report(
         "scaling",
-        ours=last,
-        peer=first,
-        unit="planned tokens/s of a chip, largest and smallest slice",
+        ours=speeds[-1],
+        peer=speeds[0],
+        unit="planned tokens/s of a chip, largest and smallest slice that it fits on",
         shapes=dict(chip=flags.chip, rows=flags.rows, context_length=config.data.context_length),
         packages=("jax",),
         within=within,
@@ -76,12 +78,12 @@ def _record(flags: Any, config: ConfigDict, shape: str, slices: int) -> dict[str
 
 
 def record_of(plan: Plan) -> dict[str, Any]:
-    """What is drawn of a plan: bytes by kind of communication."""
+    """What is drawn of a plan: bytes by kind of communication. None where the plan does not know."""
     bytes_of: dict[str, int] = {}
     for each in plan.collectives:
         name = f"{each.kind}, between slices" if each.across else each.kind
         bytes_of[name] = bytes_of.get(name, 0) + each.bytes
-    return dict(
+    figures = dict(
         chips=plan.chips,
         slices=plan.slices,
         cycles=plan.cycles,
@@ -93,6 +95,8 @@ def record_of(plan: Plan) -> dict[str, Any]:
         fits=plan.memory.fits,
         bytes=bytes_of,
     )
+    unknown = {name for name, value in figures.items() if isinstance(value, float) and not math.isfinite(value)}
+    return figures | dict.fromkeys(unknown)
 
 
 def draw(within: Sequence[dict], between: Sequence[dict], title: str, picture: Path) -> None:
@@ -104,11 +108,16 @@ def draw(within: Sequence[dict], between: Sequence[dict], title: str, picture: P
     ):
         x = [record[size] for record in records]
         cycles, seconds, travel = panels[:, column]
-        cycles.plot(x, [record["cycles"] / 1e6 for record in records], "o-", color="black")
+        cycles.plot(x, [(record["cycles"] or math.nan) / 1e6 for record in records], "o-", color="black")
         for name, values in (("step", "step_seconds"), ("communication alone", "communication_seconds")):
-            seconds.plot(x, [record[values] for record in records], "o-", label=name)
+            seconds.plot(x, [record[values] or math.nan for record in records], "o-", label=name)
         for name in sorted({name for record in records for name in record["bytes"]}):
-            travel.plot(x, [record["bytes"].get(name, 0) / 1e9 for record in records], "o-", label=name)
+            travel.plot(
+                x,
+                [record["bytes"].get(name, 0) / 1e9 if record["bytes"] else math.nan for record in records],
+                "o-",
+                label=name,
+            )
         for axes in (cycles, seconds, travel):
             _finish(axes, x)
         for axes in (seconds, travel):
