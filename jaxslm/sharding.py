@@ -172,7 +172,7 @@ class Constrain:
     def divides(self, axes: Sequence[str | None], shape: Sequence[int]) -> bool:
         """Whether every piece is whole: `spec` would not raise."""
         return self._single() or all(
-            size % self.partitioner.n_shards(axis) == 0 for axis, size in zip(axes, shape, strict=True) if axis
+            size % self.partitioner.n_shards(axis) == 0 for axis, size in zip(axes, shape, strict=True)
         )
 
     def n_shards(self, axis: str) -> int:

@@ -3,7 +3,8 @@
 Compiles the real step for the described chips, on any machine: memory, collectives, estimated time and MFU of a chip,
 and what each process has to do. `--suggest` tries meshes, remat choices and parts of the batch. Flags are those of
 launch/flags, unless LIBTPU_INIT_ARGS is set. The compiled program is kept with those of training (data.cache/compiled,
-or JAX_COMPILATION_CACHE_DIR): where a pod sees that folder, with the same versions and flags, it need not compile.
+or JAX_COMPILATION_CACHE_DIR), for a pod that sees that folder, with the same versions and flags; that a pod takes it
+from there has not been tried.
 """
 
 import json
@@ -23,10 +24,10 @@ def main() -> None:
     parser.add_argument("--suggest", action="store_true", help="try settings, and print the fastest that fit")
     parser.add_argument("--json", action="store_true", help="print JSON")
     config, flags = parse(parser)
-    if flags.topology != "local":
-        os.environ["JAX_PLATFORMS"] = "cpu"  # the chips are described, none is here
-        _take_flags(flags.topology.partition(":")[0])
     try:
+        if flags.topology != "local":
+            os.environ["JAX_PLATFORMS"] = "cpu"  # the chips are described, none is here
+            take_flags(flags.topology.partition(":")[0])
         from jaxslm.planning.chips import described_devices
         from jaxslm.planning.plan import make_plan
         from jaxslm.planning.report import as_json, as_table, as_text
@@ -49,8 +50,8 @@ def main() -> None:
     sys.exit(0 if best.memory.fits else 2)
 
 
-def _take_flags(chip: str) -> None:
-    """Those that launch/ scripts start a run with: they change the program, and the name under which it is kept."""
+def take_flags(chip: str) -> None:
+    """Sets those that launch/ scripts start a run with: they are part of the name under which the program is kept."""
     script = Path(__file__).parent / "flags" / f"tpu_{chip}.sh"
     if script.is_file() and "LIBTPU_INIT_ARGS" not in os.environ:
         words = ["bash", "-c", '. "$0"; printf %s "$LIBTPU_INIT_ARGS"', str(script)]

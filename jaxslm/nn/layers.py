@@ -17,6 +17,7 @@ Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def plain_product(x_NxD: jax.Array, weight_DxF: jax.Array) -> jax.Array:
+    """A `Product` in floats."""
     return x_NxD @ weight_DxF.astype(x_NxD.dtype)
 
 

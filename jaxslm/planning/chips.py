@@ -46,7 +46,8 @@ CHIPS = {  # by jax's device_kind; Google's system architecture pages, and NVIDI
     "NVIDIA H200": dict(name="h200", hbm=139 * GIB, hbm_bandwidth=4800e9, ici=450e9, dcn=50e9),
 }
 TPUS = dict(v5e=2, v5p=3, v6e=2)  # sides of a slice
-RINGS = dict(v5e=16, v5p=4, v6e=16)  # along a side of so many chips (v5p: a multiple) the last is linked to the first
+RINGS = dict(v5e=16, v6e=16)  # along a side of so many chips the last is linked to the first
+CUBE = 4  # of v5p: slices of whole cubes have rings along every side, smaller ones none
 
 
 def chip_of(device: jax.Device) -> Chip:
@@ -97,7 +98,8 @@ def ici_of(chip: Chip, topology: str) -> float:
     if kind not in TPUS:
         return chip.ici
     sides = [int(side) for side in shape.split("x")]
-    rings = [side % RINGS[kind] == 0 for side in sides]
+    whole_cubes = all(side % CUBE == 0 for side in sides)
+    rings = [whole_cubes if kind == "v5p" else side == RINGS[kind] for side in sides]
     links = sum((2 if ring else 1) for side, ring in zip(sides, rings, strict=True) if side > 1)
     return chip.ici * links / (2 * len(sides))
 

@@ -121,8 +121,8 @@ def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) 
     scores = attention_scores(program)
     chip = dataclasses.replace(chip, ici=ici_of(chip, topology))
     times = [_seconds(work, chip, crossing, scores) for work in loops.values()]
-    known = chip.flops_per_cycle > 0 and loops
-    compute, kernels, hidden, blocking = (sum(each) for each in zip(*times, strict=True)) if times else [0.0] * 4
+    known = bool(loops) and chip.flops_per_cycle > 0
+    compute, kernels, hidden, blocking = (sum(each) for each in zip(*times, strict=True)) if loops else [math.nan] * 4
     step = sum(max(t[0] + t[1], t[2]) + t[3] for t in times) if known else math.nan
     tokens = math.prod(program.abstract_batch["tokens"].shape)
     hosts = hosts_of(devices)

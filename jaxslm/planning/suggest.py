@@ -1,7 +1,6 @@
 """Tries settings of a config on described devices: which of those that fit would train fastest?"""
 
 import copy
-import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -9,8 +8,6 @@ from ml_collections import ConfigDict
 
 from jaxslm.planning.chips import chip_of, slices_of
 from jaxslm.planning.plan import Plan, make_plan
-
-log = logging.getLogger(__name__)
 
 REMATS = (  # less and less to compute again, more and more to keep
     "full",

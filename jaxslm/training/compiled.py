@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 
-# Of libtpu 0.0.50, by its estimate of a 7B step (BUILD_NOTES.md). Gathering parameters inside the matrix products that
-# need them, as is done by default on a v5p, takes twice the cycles; with more of the chip's fast memory for one fusion
-# than the default, a v6e needs 16 % fewer, a v5e 8 %.
+# Of libtpu 0.0.50, by its estimate of 4 layers of a 7B step (BUILD_NOTES.md). Gathering parameters inside the matrix
+# products that need them, as is done by default on a v5p, takes twice the cycles; with more of the chip's fast memory
+# for one fusion than the default, a v6e needs 16 % fewer, a v5e 8 %.
 TPU_OPTIONS = {
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
     "xla_tpu_scoped_vmem_limit_kib": "98304",

@@ -1,8 +1,13 @@
 """launch/plan.py as a person runs it."""
 
+import importlib.util
 import json
+import os
+import subprocess
 
-from tests.end_to_end.commands import SMALL, run
+import pytest
+
+from tests.end_to_end.commands import ROOT, SMALL, run
 
 TINY = "--config=configs/spiritlm_7b.py:tiny", "--topology=local"
 
@@ -29,3 +34,20 @@ def test_mistakes_are_named(tmp_path):
         done = plan(*arguments, cache, check=False)
         assert done.returncode == 1, done.stderr
         assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("chip", ["v5e", "v5p", "v6e"])
+def test_flags_are_those_of_a_run(chip, monkeypatch):
+    """Character by character: JAX's name of a kept program depends on them."""
+    spec = importlib.util.spec_from_file_location("launch_plan", ROOT / "launch/plan.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "")  # to be put back as it was
+    monkeypatch.delenv("LIBTPU_INIT_ARGS")
+    words = ["bash", ROOT / "launch/with_flags.sh", f"tpu_{chip}", "bash", "-c", 'printf %s "$LIBTPU_INIT_ARGS"']
+    expected = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command.take_flags(chip)
+    assert os.environ["LIBTPU_INIT_ARGS"] == expected != ""
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--mine=1")
+    command.take_flags(chip)
+    assert os.environ["LIBTPU_INIT_ARGS"] == "--mine=1"
