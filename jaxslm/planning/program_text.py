@@ -90,9 +90,7 @@ def work_by_loop(text: str, mesh_shape: Mapping[str, int]) -> dict[str, Work]:
         again = "async_collective_fusion_config" in instruction.text and mark in seen
         if kind in COLLECTIVES and not again:
             seen.add(mark)
-            size = instruction.times * _travelling(kind, instruction.type)
-            if instruction.opcode == "reduce-scatter":  # its type is that of a shard
-                size *= len(_first_group(instruction.text) or [0])
+            size = instruction.times * _travelling(instruction)
             key = "reduce-scatter" if instruction.scattered else kind, axes_of_groups(instruction.text, mesh_shape)
             work.collectives[key] += size
             work.calls[key] += instruction.times
@@ -107,12 +105,18 @@ def sizes(type_text: str) -> list[int]:
     return [BYTES[kind] * math.prod(int(n) for n in shape.split(",") if n) for kind, shape in found if kind in BYTES]
 
 
-def _travelling(kind: str, type_text: str) -> int:
-    """Bytes of the whole array that is gathered or summed. Started operations name operand and result: the larger."""
-    parts = sizes(type_text)
-    if "(" not in type_text:
-        return sum(parts)
-    return sum(parts) if kind == "all-reduce" else max(parts, default=0)
+def _travelling(collective: Instruction) -> int:
+    """Bytes of all arrays that are gathered, summed or passed on, whole."""
+    named, n = sum(sizes(collective.type)), len(_first_group(collective.text) or [0])
+    if collective.opcode.endswith("-start"):
+        named = sum(sizes(re.sub(r"\b[a-z]\w*\[\]", "", collective.type)))  # not what the devices tell each other by
+    if collective.opcode == "reduce-scatter":  # its type is that of a shard
+        return named * n
+    if collective.opcode in ("all-gather-start", "reduce-scatter-start"):  # shards and what they make together
+        return named * n // (n + 1)
+    if collective.opcode in ("collective-permute-start", "all-to-all-start"):  # what goes and what comes
+        return named // 2
+    return named
 
 
 def axes_of_groups(text: str, mesh_shape: Mapping[str, int]) -> str:
