@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxslm.spelling import closest
@@ -253,5 +254,6 @@ def _arranged(devices: Sequence[jax.Device], sizes: Mapping[str, int]) -> np.nda
             f"parallelism alone goes between slices. Set mesh.data={len(slices)}, and mesh.fsdp=-1 for the rest."
         )
     within = sizes | {"data": sizes["data"] // len(slices)}
-    parts = [jax.make_mesh(tuple(within.values()), MESH_AXES, devices=part).devices for part in by_slice]
+    # Not jax.make_mesh, which refuses a v6e:8x8 with tensor=2: an axis that is part of a side of the slice.
+    parts = [create_device_mesh(tuple(within.values()), part, allow_split_physical_axes=True) for part in by_slice]
     return np.concatenate(parts, axis=0)

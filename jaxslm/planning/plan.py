@@ -99,11 +99,13 @@ class Plan:
     compile_seconds: float
 
 
-def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) -> Plan:
+def make_plan(
+    config: ConfigDict, devices: Sequence[jax.Device], topology: str, *, options: Mapping[str, str] | None = None
+) -> Plan:
     """Compiles the training step of `config` for `devices` and reads off what it needs. No array is made.
 
     The program lands in JAX's compilation cache, if there is one; one that the compiler refuses for its size has memory
-    and no time. Raises ValueError as `outline`.
+    and no time. `options` go before the step's own compiler options. Raises ValueError as `outline`.
     """
     partitioner = make_partitioner(config.mesh, devices)
     program = outline(config, partitioner)
@@ -111,7 +113,7 @@ def make_plan(config: ConfigDict, devices: Sequence[jax.Device], topology: str) 
     lowered = program.step.lower(program.abstract_state, program.abstract_batch)
     chip, mesh = chip_of(devices[0]), dict(partitioner.mesh.shape)
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(options)
         memory, loops = _memory(program, compiled, chip), work_by_loop(compiled.as_text(), mesh)
     except jax.errors.JaxRuntimeError as error:
         memory, loops = _refused_memory(program, chip, error), {}

@@ -12,7 +12,7 @@ from jaxslm.planning.chips import GIB, Chip, described_devices, ici_of
 from jaxslm.planning.outline import outline
 from jaxslm.planning.plan import attention_scores, make_plan
 from jaxslm.planning.report import as_text
-from jaxslm.planning.suggest import REMATS, candidates, suggest
+from jaxslm.planning.suggest import IN_FULL, REMATS, candidates, suggest
 from jaxslm.sharding import make_partitioner
 
 needs_libtpu = pytest.mark.skipif(
@@ -111,9 +111,12 @@ def test_suggestions_put_what_is_fastest_first():
     small = config(model__n_layers=2, data__batch_size=4)
     devices = described_devices("v5e:2x2")
     plans = suggest(small, devices, "v5e:2x2", tried=lambda *what: heard.append(what))
-    assert len(plans) == len(heard) == len(list(candidates(small, devices)))
+    tried = [plan for _, _, plan in heard[: len(list(candidates(small, devices)))]]
+    assert len(plans) == IN_FULL == len(heard) - len(tried)
     assert plans[0].step_seconds == min(plan.step_seconds for plan in plans)
-    kernels = {plan.settings["remat"]: plan.kernel_seconds for plan in plans}
+    again = sorted(tried, key=lambda plan: plan.step_seconds)[:IN_FULL]
+    assert sorted(map(str, (p.settings for p in again))) == sorted(map(str, (p.settings for p in plans)))
+    kernels = {plan.settings["remat"]: plan.kernel_seconds for plan in tried}
     # Where the context is kept, the forward kernel does not run again: 2 + 5 products instead of 2 + 2 + 5.
     assert kernels["context,attended"] == pytest.approx(kernels["full"] * 7 / 9, rel=1e-6)
     assert set(kernels) == set(REMATS)
@@ -128,8 +131,23 @@ def test_candidates_keep_the_batch_whole():
 @needs_libtpu
 def test_meshes_that_do_not_divide_the_model_are_left_out():
     odd = config(model__n_layers=1, data__batch_size=4, model__n_heads=4, model__n_kv_heads=4, model__d_ff=510)
-    plans = suggest(odd, described_devices("v5e:2x2"), "v5e:2x2", tried=lambda *_: None)
-    assert {plan.mesh["fsdp"] for plan in plans} == {4, 2} and not any(plan.mesh.get("tensor") == 4 for plan in plans)
+    heard = []
+    suggest(odd, described_devices("v5e:2x2"), "v5e:2x2", tried=lambda *what: heard.append(what[2]))
+    assert {plan.mesh["fsdp"] for plan in heard} == {4, 2} and not any(plan.mesh.get("tensor") == 4 for plan in heard)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:8x8", "v6e:8x8", "v5p:2x4x4"])
+def test_an_axis_may_be_part_of_a_side_of_the_slice(topology):
+    """jax.make_mesh refuses tensor=2 on a v6e:8x8."""
+    devices = described_devices(topology)
+    mesh = make_partitioner(dict(data=1, fsdp=-1, tensor=2), devices).mesh
+    assert mesh.shape["fsdp"] == len(devices) // 2 and len(set(mesh.devices.flat)) == len(devices)
+    assert all(sum(abs(x - y) for x, y in zip(a.coords, b.coords, strict=True)) == 1 for a, b in _pairs(mesh))
+
+
+def _pairs(mesh):
+    return mesh.devices.reshape(-1, 2)
 
 
 def test_without_times_nothing_is_suggested():
