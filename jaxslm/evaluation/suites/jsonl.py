@@ -153,7 +153,7 @@ def _audio(name, root: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, FieldError):
             raise
-        raise FieldError(f"'{name[:80]}' cannot be a file ({error})", "correct the path") from error
+        raise FieldError(f"'{name[:80]}' cannot be a file ({str(error)[:40]})", "correct the path") from error
     return path
 
 
