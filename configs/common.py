@@ -82,6 +82,7 @@ def speech_text_lm() -> ConfigDict:
                 scan_unroll=1,  # layers in one round of the loop over them; all: no loop
             ),
             loss_chunks=8,  # pieces the logits are made in
+            eval=dict(every=1000, batches=8, suites=dict()),  # name -> likelihood suite, see evaluation/suites
             data=dict(
                 sources=dict(),  # name -> what to read, see jaxslm/data/sources
                 cache="~/.cache/jaxslm",
@@ -99,6 +100,7 @@ def speech_text_lm() -> ConfigDict:
                 spans=dict(text_words=(10, 30), speech_words=(5, 15)),
                 acoustic=dict(coarse_levels=4, seconds=10.0, prompt_seconds=3.0),  # crops of coarse and fine
                 workers=0,  # processes that make batches; 0: threads
+                shuffle="",  # units | times: tears speech from text, an experiment that must fail (data/shuffled.py)
             ),
         )
     )

@@ -131,6 +131,11 @@ class Vocabulary:
         """What begins a span of speech: the id of `[Speech]`, or nothing in a vocabulary without markers."""
         return (self.id("[Speech]"),) if self.marker_ids else ()
 
+    @property
+    def text_start(self) -> tuple[int, ...]:
+        """What begins a span of text: the id of `[Text]`, or nothing in a vocabulary without markers."""
+        return (self.id("[Text]"),) if self.marker_ids else ()
+
     def modality_mask(self, modality: str, stop: bool = True) -> np.ndarray:
         """Which ids may be sampled: bool [padded_size].
 

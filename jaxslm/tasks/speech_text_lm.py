@@ -21,6 +21,7 @@ from jaxslm.data.packing import PackedRows
 from jaxslm.data.prepare import Prepared, prepare
 from jaxslm.data.records import Records
 from jaxslm.data.segments import LayoutSettings
+from jaxslm.data.shuffled import SHUFFLES, shuffled_index
 from jaxslm.data.spans import SpanLengths
 from jaxslm.data.token_index import TokenIndex, build_token_index
 from jaxslm.hf.tensors import DTYPES
@@ -29,6 +30,7 @@ from jaxslm.tasks import acoustic_stage, acoustic_stage_samples
 from jaxslm.tasks.base import UNITS, check_base, import_model, keep_base, load_run_tokenizer, open_base
 from jaxslm.tasks.codec_files import keep_codec, open_codec
 from jaxslm.tasks.export import VOCABULARY_FILE, export_run
+from jaxslm.tasks.likelihood import make_suites
 from jaxslm.tasks.lm_program import make_program
 from jaxslm.tasks.own_voice import VOICE, make_voice
 from jaxslm.tasks.samples import pick_heldout, write_samples
@@ -148,6 +150,9 @@ def make(config: Mapping, workdir: Path) -> Task:
     if source is not None and not saved_steps(workdir / "checkpoints"):
         check_base(source, config, tokenizer)
     corpus = open_corpus(data, tokenizer)
+    if data["shuffle"]:
+        log.warning("data.shuffle=%s: %s", data["shuffle"], SHUFFLES.get(data["shuffle"], ""))
+        corpus = dataclasses.replace(corpus, index=shuffled_index(corpus.index, data["shuffle"], config["seed"]))
     facts = _stage_facts(config, corpus)
     names, shares = mixture_shares(data["mixture"])
     rows, heldout = (make_rows(config, corpus, heldout=h) for h in (False, True))
@@ -162,6 +167,8 @@ def make(config: Mapping, workdir: Path) -> Task:
         partitioner=partitioner,
     )
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+
+    suites = make_suites(config, corpus, partitioner)
 
     def write_files(folder: Path) -> None:
         corpus.prepared.inventory.save(folder / UNITS)
@@ -178,7 +185,7 @@ def make(config: Mapping, workdir: Path) -> Task:
         ),
         batch_sharding=partitioner.batch_sharding(),
         abstract_state=lambda: program.abstract_state,
-        evaluate=make_evaluate(config, program.loss, names, heldout, partitioner, processes),
+        evaluate=make_evaluate(config, program.loss, names, heldout, suites, partitioner, processes),
         samples=make_samples(config, corpus, facts, workdir),
         write_files=write_files,
         import_model=lambda model, folder: import_model(
@@ -240,8 +247,9 @@ def make_samples(config: Mapping, corpus: Corpus, facts: StageFacts | None, work
     return samples
 
 
-def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: Partitioner, processes):
-    """`evaluate(state)`: held-out loss a token, overall and for each objective that has held-out data."""
+def make_evaluate(config, loss, names, heldout: list[PackedRows], suites, partitioner: Partitioner, processes):
+    """`evaluate(state)`: held-out loss a token, overall and for each objective that has held-out data, and what
+    `suites(model)` gives."""
     sums_of = jax.jit(lambda model, batch: loss(model, batch)[1])
     batch_size, most = config["data"]["batch_size"], config["eval"]["batches"]
     usable = [rows for rows in heldout if rows.n_fitting]
@@ -257,7 +265,8 @@ def make_evaluate(config, loss, names, heldout: list[PackedRows], partitioner: P
                 weight += sums["weight_O"]
         seen = [i for i in range(len(names)) if weight[i]]
         if not seen:
-            return {}
-        return {"loss": float(nll.sum() / weight.sum())} | {f"loss/{names[i]}": float(nll[i] / weight[i]) for i in seen}
+            return suites(state.model)
+        means = {f"loss/{names[i]}": float(nll[i] / weight[i]) for i in seen}
+        return {"loss": float(nll.sum() / weight.sum())} | means | suites(state.model)
 
     return evaluate

@@ -29,8 +29,8 @@ READERS = {
     "librispeech": ("librispeech", "read", {"path", "subsets"}),
     "ljspeech": ("ljspeech", "read", {"path", "speaker"}),
     "text": ("text", "read", {"path"}),
-    "demo": ("demo", "read", {"utterances", "seed"}),
-    "demo_text": ("demo", "read_text", {"utterances", "seed"}),
+    "demo": ("demo", "read", {"utterances", "seed", "grammar", "stories"}),
+    "demo_text": ("demo", "read_text", {"utterances", "seed", "grammar"}),
     "tfds": ("tfds", "read", TFDS),
 }
 

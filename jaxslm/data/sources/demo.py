@@ -1,4 +1,4 @@
-"""The embedded corpus: the demo grammar's sentences and stories, spoken by espeak-ng with word times, or as text."""
+"""The embedded corpus: a grammar's sentences and stories, spoken by espeak-ng with word times, or as text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Mapping
 
 from jaxslm.data.report import Report
-from jaxslm.data.sources import RawUtterance
+from jaxslm.data.sources import RawUtterance, grammar, topics
 from jaxslm.data.sources.espeak import Synthesizer
-from jaxslm.data.sources.grammar import sentence, story
+from jaxslm.spelling import closest
 
 # speaker -> espeak-ng voice, pitch; median F0 from 85 to 210 Hz
 VOICES = {
@@ -19,16 +19,18 @@ VOICES = {
     "soprano": ("en-us+f3", 55),
 }
 STORIES = 0.25  # of the utterances
+GRAMMARS = {"days": grammar, "topics": topics}
 
 
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
-    """spec: `utterances` (400), `seed` (0), `heldout` (0.05).
+    """spec: `utterances` (400), `seed` (0), `heldout` (0.05), `grammar` ("days", or "topics" of topics.py), `stories`
+    (.25: the share of stories; the others are sentences of 1 to 3 s).
 
-    A quarter are stories (6 to 15 s), the others sentences (1 to 3 s). No text occurs twice, and no
-    sentence of a held-out utterance occurs in training. Deterministic; ValueError without espeak-ng.
+    No text occurs twice, and no sentence of a held-out utterance occurs in training. Deterministic; ValueError without
+    espeak-ng.
     """
     synthesizer = Synthesizer()
-    for id, split, text, rng in _texts("speech", spec, stories=STORIES):
+    for id, split, text, rng in _texts("speech", spec, stories=spec.get("stories", STORIES)):
         speaker = rng.choice(sorted(VOICES))
         voice, pitch = VOICES[speaker]
         samples, words = synthesizer.speak(
@@ -51,11 +53,14 @@ def _texts(purpose: str, spec: Mapping, *, stories: float) -> Iterator[tuple[str
         raise ValueError(
             f"demo corpus: utterances={count!r} must be a whole number above 0, heldout={heldout!r} from 0 to below 1"
         )
+    if (name := spec.get("grammar", "days")) not in GRAMMARS:
+        raise ValueError(f"demo corpus: there is no grammar {name!r}.{closest(str(name), GRAMMARS)}")
+    written = GRAMMARS[name]
     seen: set[str] = set()
     for i in range(count):
         split = "heldout" if int((i + 1) * heldout) > int(i * heldout) else "train"
         rng = random.Random(f"{purpose} {seed} {i}")
-        write = story if rng.random() < stories else sentence
+        write = written.story if rng.random() < stories else written.sentence
         candidates = (write(rng, (purpose, split)) for _ in range(1000))
         text = next((text for text in candidates if text not in seen), None)
         if text is None:

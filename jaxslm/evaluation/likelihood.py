@@ -1,0 +1,100 @@
+"""Likelihood suites over a model: sWUGGY, sBLIMP, StoryCloze, SALMon and whatever has the form of `Choice`s."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxslm.evaluation.choices import MEAN, SUM, Accuracy, Choice, accuracies, correctness
+from jaxslm.evaluation.scoring import Batches, Scorer, Tokens
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as token ids. protocol: how its scores are made, in words."""
+
+    name: str
+    choices: Sequence[Choice]
+    options: Sequence[Sequence[Tokens]]  # of each choice
+    protocol: str
+
+    def batches(self, scorer: Scorer) -> Batches:
+        return scorer.batches([tokens for options in self.options for tokens in options])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """log_likelihoods: sums, of each option of each choice; accuracies: {"sum": {group: Accuracy}, "mean": ..}."""
+
+    suite: Suite
+    log_likelihoods: list[np.ndarray]
+    accuracies: Mapping[str, Mapping[str, Accuracy]]
+
+    def figures(self) -> dict[str, float]:
+        """{"suite/<name>/<group>/<sum or mean>": accuracy}, and how many choices have no score."""
+        name = self.suite.name
+        found = {
+            f"suite/{name}/{group}/{kind}": accuracy.value
+            for kind, groups in self.accuracies.items()
+            for group, accuracy in groups.items()
+        }
+        return found | {f"suite/{name}/not_a_number": float(self.accuracies[SUM]["all"].not_a_number)}
+
+
+def score_suite(suite: Suite, scorer: Scorer, model: Any, batches: Batches | None = None, progress: str = "") -> Scores:
+    """What `model` makes of a suite; `batches` are those of `suite.batches`, if they are there."""
+    flat = scorer(model, batches or suite.batches(scorer), progress=progress)
+    log_likelihoods, at = [], 0
+    for options in suite.options:
+        log_likelihoods.append(flat[at : at + len(options)])
+        at += len(options)
+    counts = [np.array([tokens.scored.sum() for tokens in options]) for options in suite.options]
+    right = {
+        SUM: [correctness(s, c.answer) for s, c in zip(log_likelihoods, suite.choices, strict=True)],
+        MEAN: [correctness(s / n, c.answer) for s, n, c in zip(log_likelihoods, counts, suite.choices, strict=True)],
+    }
+    return Scores(suite, log_likelihoods, {kind: accuracies(suite.choices, each) for kind, each in right.items()})
+
+
+def as_table(scores: Scores) -> str:
+    """Accuracy by group under both normalisations, and how they were made."""
+    groups = scores.accuracies[SUM]
+    lines = [f"{scores.suite.name:<32} {'sum':>6} {'mean':>6}   items"]
+    for group, by_sum in groups.items():
+        by_mean = scores.accuracies[MEAN][group]
+        lines.append(f"  {group:<30} {by_sum.value:6.3f} {by_mean.value:6.3f}  {by_sum.items:6d}")
+    if lost := groups["all"].not_a_number:
+        lines.append(f"{lost} of {len(scores.suite.choices)} have a score that is no number, and are left out")
+    return "\n".join([*lines, scores.suite.protocol])
+
+
+def write_scores(scores: Scores, out: Path, model: str) -> None:
+    """OUT/<name>.json with the table and its protocol, and OUT/<name>.jsonl with every choice's log-likelihoods."""
+    out.mkdir(parents=True, exist_ok=True)
+    suite = scores.suite
+    table = {kind: {group: _plain(a) for group, a in groups.items()} for kind, groups in scores.accuracies.items()}
+    whole = dict(suite=suite.name, model=model, choices=len(suite.choices), protocol=suite.protocol, accuracy=table)
+    (out / f"{suite.name}.json").write_text(json.dumps(whole, indent=1, allow_nan=False), encoding="utf-8")
+    with (out / f"{suite.name}.jsonl").open("w", encoding="utf-8") as file:
+        for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True):
+            row = dict(id=choice.id, answer=choice.answer, tags=dict(choice.tags))
+            row["log_likelihood"] = [float(s) if np.isfinite(s) else None for s in sums]
+            row["tokens"] = [int(tokens.scored.sum()) for tokens in options]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def named_scores(scores: Scores) -> dict[str, float]:
+    """Mean log-likelihoods by the options' names in the suite's own score files, {} where it has none."""
+    suite = scores.suite
+    return {
+        name: float(s / tokens.scored.sum())
+        for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True)
+        for name, tokens, s in zip(choice.names, options, sums, strict=False)
+    }
+
+
+def _plain(accuracy: Accuracy) -> dict:
+    return {k: v if np.isfinite(v) else None for k, v in asdict(accuracy).items()}

@@ -1,0 +1,105 @@
+"""Likelihood suites of a language model: while it is trained (config.eval.suites), and of a run that is done."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxslm.data.report import Report
+from jaxslm.evaluation.choices import Choice
+from jaxslm.evaluation.likelihood import Suite, as_table, score_suite
+from jaxslm.evaluation.scoring import Scorer
+from jaxslm.evaluation.suite_units import units_of
+from jaxslm.evaluation.suites import read_suite
+from jaxslm.evaluation.wording import protocol, sounds, word_choice
+from jaxslm.sharding import Partitioner
+from jaxslm.tasks.lm_program import make_loss
+from jaxslm.training.step import put_batch
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+
+def make_suite(
+    name: str,
+    choices: Sequence[Choice],
+    *,
+    vocabulary: Vocabulary,
+    tokenizer: Any,
+    inventory: UnitInventory | None,
+    cache: Path,
+    report: Report,
+    score_end: bool = False,
+) -> Suite:
+    """The choices as token ids, without those that cannot be had, which the report names.
+
+    Raises ValueError: units of another inventory than the vocabulary's, sounds where units cannot be made, or nothing
+    left.
+    """
+    heard = sounds(choices)
+    if heard and inventory is None:
+        raise ValueError(f"suite {name}: it has sounds, and the units of this run come with its data: give it `units`")
+    units = units_of(heard, inventory, cache, report) if heard else {}
+    kept, options = [], []
+    for choice in choices:
+        try:
+            options.append(word_choice(choice, vocabulary, tokenizer, units, score_end=score_end))
+        except KeyError:
+            report.left_out(f"suite {name}, {choice.id}", "a sound of it cannot be read", what="choice")
+            continue
+        except ValueError as error:
+            report.left_out(f"suite {name}", str(error), what="choice")
+            continue
+        kept.append(choice)
+    if not kept:
+        raise ValueError(f"suite {name}: none of its {len(choices)} choices can be scored\n{report.summary()}")
+    deduplicated = inventory.deduplicated if inventory else True
+    return Suite(name, kept, options, protocol(vocabulary, deduplicated, score_end))
+
+
+def make_scorer(config: Mapping, vocabulary: Vocabulary, partitioner: Partitioner, *, rows: int) -> Scorer:
+    """A scorer by the loss of a config's model. rows: of a batch, over all processes."""
+
+    def make_sums(n: int):
+        loss = make_loss(config, vocabulary.size, n, partitioner)
+        return lambda model, batch: loss(model, batch)[1]
+
+    sharding = partitioner.batch_sharding()
+    return Scorer(
+        make_sums,
+        lambda batch: put_batch(batch, sharding),
+        rows=rows,
+        context=config["data"]["context_length"],
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def make_suites(config: Mapping, corpus: Any, partitioner: Partitioner):
+    """`suites(model)`: accuracies on the likelihood suites of config.eval.suites, for a run of this corpus (see
+    speech_text_lm.Corpus)."""
+    if not config["eval"]["suites"]:
+        return lambda model: {}
+    inventory, report = corpus.prepared.inventory, Report()
+    how = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, report=report)
+    how |= dict(
+        inventory=None if inventory.precomputed else inventory, cache=Path(config["data"]["cache"]).expanduser()
+    )
+    suites = [
+        make_suite(name, read_suite(spec, report), **how) for name, spec in sorted(config["eval"]["suites"].items())
+    ]
+    scorer = make_scorer(config, corpus.vocabulary, partitioner, rows=config["data"]["batch_size"])
+    in_batches = [suite.batches(scorer) for suite in suites]
+
+    def measure(model) -> dict[str, float]:
+        figures = {}
+        for suite, batches in zip(suites, in_batches, strict=True):
+            scores = score_suite(suite, scorer, model, batches)
+            log.info("%s", as_table(scores))
+            figures |= scores.figures()
+        return figures
+
+    return measure

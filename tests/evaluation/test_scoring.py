@@ -1,0 +1,85 @@
+"""Scores of sequences against a plain loop over the logits, whatever else is in the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxslm.evaluation.scoring import Scorer, Tokens
+from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.nn.loss import chunked_cross_entropy
+
+CONFIG = DecoderConfig(vocab_size=128, d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=64)
+SIZE = 100  # ids from here on are padding
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    return jax.tree.map(lambda x: 3 * x, Decoder(CONFIG, jax.random.key(0)))  # far from uniform
+
+
+def make_sums(n: int):
+    def sums(model, batch):
+        hidden = model(batch["tokens"], positions_BxT=batch["positions"], segment_ids_BxT=batch["segment_ids"])
+        rest = (batch["targets"], batch["loss_weights"], batch["objective"])
+        how = dict(n_objectives=n, vocab_size=SIZE, n_chunks=4)
+        return chunked_cross_entropy(hidden, model.unembedding(), *rest, **how)[1]
+
+    return sums
+
+
+def scorer(rows: int = 2, context: int = 64) -> Scorer:
+    return Scorer(make_sums, lambda batch: batch, rows=rows, context=context)
+
+
+def sequences(lengths, seed=0) -> list[Tokens]:
+    rng = np.random.default_rng(seed)
+    return [Tokens(rng.integers(0, SIZE, n).astype(np.int32), rng.random(n) < 0.7) for n in lengths]
+
+
+def by_loop(model, sequence: Tokens) -> float:
+    ids = jnp.asarray(sequence.ids)[None]
+    where = dict(positions_BxT=jnp.arange(ids.shape[1])[None], segment_ids_BxT=jnp.ones_like(ids))
+    logits_TxV = np.asarray(model.logits(model(ids, **where)), np.float64)[0, :, :SIZE]
+    logits_TxV -= logits_TxV.max(-1, keepdims=True)
+    log_p_TxV = logits_TxV - np.log(np.exp(logits_TxV).sum(-1, keepdims=True))
+    return sum(log_p_TxV[t - 1, sequence.ids[t]] for t in range(1, len(sequence.ids)) if sequence.scored[t])
+
+
+def score(made: Scorer, model, given) -> np.ndarray:
+    return made(model, made.batches(given))
+
+
+def test_sums_are_those_of_a_loop(model):
+    given = sequences([2, 9, 30, 64, 65, 7, 12])
+    expected = [by_loop(model, s) for s in given]
+    np.testing.assert_allclose(score(scorer(), model, given), expected, rtol=2e-5, atol=1e-4)
+    assert min(expected) < -100  # the model has opinions
+
+
+@pytest.mark.parametrize("rows, context", [(1, 64), (8, 64), (2, 96), (4, 640)])
+def test_neither_batch_nor_padding_matters(model, rows, context):
+    given = sequences([5, 60, 33, 8, 21, 40, 3, 17])
+    np.testing.assert_allclose(
+        score(scorer(rows, context), model, given), score(scorer(), model, given), rtol=1e-5, atol=1e-4
+    )
+    alone = [score(scorer(1), model, [each])[0] for each in given]
+    np.testing.assert_allclose(alone, score(scorer(), model, given), rtol=1e-5, atol=1e-4)
+
+
+def test_longer_than_the_context(model):
+    given = sequences([150, 10])
+    np.testing.assert_allclose(score(scorer(), model, given), [by_loop(model, s) for s in given], rtol=2e-5, atol=1e-4)
+
+
+def test_a_score_that_is_no_number_harms_no_other(model):
+    """Id 50 has an embedding of NaN: in any row beside others, only what has it in is lost."""
+    table = model.embedding.weight[...].at[50].set(jnp.nan)
+    broken = jax.tree.map(lambda x: x, model)
+    broken.embedding.weight.set_value(table)
+    given = [Tokens(np.where(s.ids == 50, 51, s.ids), s.scored) for s in sequences([10, 20, 15])]
+    expected = score(scorer(), model, given)
+    bad = Tokens(np.array([1, 50, 3, 4], np.int32), np.array([False, True, True, True]))
+    found = score(scorer(), broken, [given[0], bad, *given[1:]])
+    assert np.isnan(found[1])
+    np.testing.assert_allclose(found[[0, 2, 3]], expected, rtol=1e-5, atol=1e-4)

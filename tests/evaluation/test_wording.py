@@ -1,0 +1,81 @@
+"""Golden ids of options: where markers stand, and what is scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxslm.evaluation.choices import Choice, Part
+from jaxslm.evaluation.wording import protocol, sounds, word_choice
+from jaxslm.tokenizer import ByteTokenizer, NoTokenizer
+from jaxslm.vocabulary import build_vocabulary
+
+TOKENIZER = ByteTokenizer()
+VOCABULARY = build_vocabulary(TOKENIZER, 10, "0" * 64)
+BOS, EOS = VOCABULARY.bos_id, VOCABULARY.eos_id
+TEXT, SPEECH, UNIT = VOCABULARY.id("[Text]"), VOCABULARY.id("[Speech]"), VOCABULARY.id("[Hu0]")
+A, B = Path("a.wav"), Path("b.wav")
+UNITS = {(A,): np.array([1, 2]), (A, B): np.array([1, 2, 7])}
+
+
+def words(choice, vocabulary=VOCABULARY, tokenizer=TOKENIZER, score_end=False):
+    return [
+        (t.ids.tolist(), t.scored.tolist())
+        for t in word_choice(choice, vocabulary, tokenizer, UNITS, score_end=score_end)
+    ]
+
+
+def test_speech_and_text():
+    choice = Choice("x", ((Part(audio=(A, B)),), (Part(text="hi"),)))
+    speech, text = words(choice)
+    assert speech == ([BOS, SPEECH, UNIT + 1, UNIT + 2, UNIT + 7], [False, False, True, True, True])
+    assert text == ([BOS, TEXT, ord("h") + 3, ord("i") + 3], [False, False, True, True])
+
+
+def test_across_modalities():
+    choice = Choice("x", ((Part(text="h"), Part(audio=(A,))), (Part(audio=(A,)), Part(text="h"))))
+    there, back = words(choice)
+    assert there == ([BOS, TEXT, ord("h") + 3, SPEECH, UNIT + 1, UNIT + 2], [False, False, True, False, True, True])
+    assert back == ([BOS, SPEECH, UNIT + 1, UNIT + 2, TEXT, ord("h") + 3], [False, False, True, True, False, True])
+
+
+def test_the_context_is_not_scored_and_the_end_is_if_asked_for():
+    choice = Choice("x", ((Part(text=" b"),),), context=(Part(text="a"),))
+    ((ids, scored),) = words(choice, score_end=True)
+    assert ids == [BOS, TEXT, ord("a") + 3, ord(" ") + 3, ord("b") + 3, EOS]
+    assert scored == [False, False, False, True, True, True]
+
+
+def test_context_and_option_of_units_share_a_marker():
+    choice = Choice("x", ((Part(units=(3,)),),), context=(Part(units=(4, 5)),))
+    assert words(choice) == [([BOS, SPEECH, UNIT + 4, UNIT + 5, UNIT + 3], [False, False, False, False, True])]
+
+
+def test_a_model_of_speech_alone_has_no_markers():
+    vocabulary = build_vocabulary(NoTokenizer(), 10, "0" * 64)
+    choice = Choice("x", ((Part(units=(3, 4)),), (Part(units=(5,)),)))
+    first = vocabulary.block("units").first
+    assert words(choice, vocabulary)[0] == ([vocabulary.bos_id, first + 3, first + 4], [False, True, True])
+    with pytest.raises(ValueError, match="it has text, and this model is one of speech alone"):
+        words(Choice("x", ((Part(text="a"),),)), vocabulary)
+
+
+def test_what_cannot_be_scored_is_named():
+    with pytest.raises(ValueError, match="story 7: units from 0 to 9 are known, not 10"):
+        words(Choice("story 7", ((Part(units=(10,)),),)))
+    with pytest.raises(ValueError, match="story 7: an option has no text and no units"):
+        words(Choice("story 7", ((Part(units=()),),)))
+
+
+def test_sounds_are_made_once():
+    choices = [Choice(str(i), ((Part(audio=(A, B)), Part(text="x")), (Part(audio=(A,)),))) for i in range(3)]
+    assert sounds(choices) == [(A, B), (A,)]
+
+
+def test_the_protocol_says_what_is_scored():
+    assert "</s> is not scored" in protocol(VOCABULARY, True, False) and "<s>[Speech]" in protocol(
+        VOCABULARY, True, False
+    )
+    assert "</s> is scored" in protocol(VOCABULARY, True, True) and "not deduplicated" in protocol(
+        VOCABULARY, False, True
+    )
