@@ -2,13 +2,13 @@
 
     python -m jaxslm.evaluation.topic_cloze FOLDER --stories=300
 
-Topic-StoryCloze of the demo corpus (see data/sources/topics.py): the wrong end is that of a story on another topic. No
-sentence in it occurs in training. Needs espeak-ng.
+Topic-StoryCloze of the demo corpus (see data/sources/topics.py): the wrong end is a sentence of the same form on
+another topic. No sentence in it occurs in training. Needs espeak-ng.
 """
 
 import argparse
 import random
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,32 +16,26 @@ from tqdm import tqdm
 from jaxslm.audio.io import resample, write_wav
 from jaxslm.data.sources.demo import VOICES
 from jaxslm.data.sources.espeak import Synthesizer
-from jaxslm.data.sources.topics import TOPICS, story
+from jaxslm.data.sources.topics import TOPICS, story_and_ends
 
 RATE = 16_000
 POOL = ("speech", "heldout")
 
 
-def write_cloze(folder: Path, stories: int, seed: int = 0) -> None:
+def write_cloze(folder: Path, stories: int, voices: Sequence[str] = tuple(sorted(VOICES)), seed: int = 0) -> None:
     """Writes N_mutual, N_correct and N_incorrect, each as .wav and .txt, of one voice a story."""
     folder.mkdir(parents=True, exist_ok=True)
     synthesizer = Synthesizer()
     for number in tqdm(range(stories), unit=" stories", desc="cloze"):
         rng = random.Random(f"cloze {seed} {number}")
         topic, other = rng.sample(sorted(TOPICS), 2)
-        begin, end = _cut(story(rng, POOL, topic))
-        voice, pitch = VOICES[rng.choice(sorted(VOICES))]
-        texts = dict(mutual=begin, correct=end, incorrect=_cut(story(rng, POOL, other))[1])
+        begin, (end, wrong) = story_and_ends(rng, POOL, [topic, other])
+        voice, pitch = VOICES[rng.choice(voices)]
+        texts = dict(mutual=begin, correct=end, incorrect=wrong)
         for name, text in texts.items():
             samples, _ = synthesizer.speak(text, voice, words_per_minute=165, pitch=pitch)
             write_wav(folder / f"{number}_{name}.wav", resample(samples, synthesizer.rate, RATE), RATE)
             (folder / f"{number}_{name}.txt").write_text(text + "\n", encoding="utf-8")
-
-
-def _cut(text: str) -> tuple[str, str]:
-    """All sentences but the last, and the last."""
-    *begin, end = re.findall(r"[^.]+\.", text)
-    return "".join(begin).strip(), end.strip()
 
 
 if __name__ == "__main__":
@@ -50,6 +44,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stories", type=int, default=300)
+    parser.add_argument("--voices", default=",".join(sorted(VOICES)))
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    write_cloze(flags.folder, flags.stories, flags.seed)
+    write_cloze(flags.folder, flags.stories, flags.voices.split(","), flags.seed)

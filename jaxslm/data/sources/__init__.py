@@ -29,7 +29,7 @@ READERS = {
     "librispeech": ("librispeech", "read", {"path", "subsets"}),
     "ljspeech": ("ljspeech", "read", {"path", "speaker"}),
     "text": ("text", "read", {"path"}),
-    "demo": ("demo", "read", {"utterances", "seed", "grammar", "stories"}),
+    "demo": ("demo", "read", {"utterances", "seed", "grammar", "stories", "voices"}),
     "demo_text": ("demo", "read_text", {"utterances", "seed", "grammar"}),
     "tfds": ("tfds", "read", TFDS),
 }

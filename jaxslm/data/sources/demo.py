@@ -24,14 +24,17 @@ GRAMMARS = {"days": grammar, "topics": topics}
 
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     """spec: `utterances` (400), `seed` (0), `heldout` (0.05), `grammar` ("days", or "topics" of topics.py), `stories`
-    (.25: the share of stories; the others are sentences of 1 to 3 s).
+    (.25: the share of stories; the others are sentences of 1 to 3 s), `voices` (names of VOICES; all).
 
     No text occurs twice, and no sentence of a held-out utterance occurs in training. Deterministic; ValueError without
     espeak-ng.
     """
+    voices = sorted(spec.get("voices") or VOICES)
+    if wrong := [name for name in voices if name not in VOICES]:
+        raise ValueError(f"demo corpus: there is no voice {wrong[0]!r}: use {', '.join(VOICES)}")
     synthesizer = Synthesizer()
     for id, split, text, rng in _texts("speech", spec, stories=spec.get("stories", STORIES)):
-        speaker = rng.choice(sorted(VOICES))
+        speaker = rng.choice(voices)
         voice, pitch = VOICES[speaker]
         samples, words = synthesizer.speak(
             text, voice, words_per_minute=rng.randint(150, 180), pitch=pitch + rng.randint(-5, 5)

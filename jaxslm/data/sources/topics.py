@@ -8,6 +8,7 @@ belongs to one pool by the hash of its text, so that no held-out sentence occurs
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from jaxslm.data.sources.grammar import in_pool
 
@@ -56,15 +57,40 @@ def sentence(rng: random.Random, pool: tuple[str, str], topic: str = "", who: st
     """One sentence of a pool, of a topic and a person; by default of any."""
     topic = topic or rng.choice(sorted(TOPICS))
     who = who or rng.choice(NAMES["she"] + NAMES["he"])
-    agents, verbs, things, places, qualities = (column.split(",") for column in TOPICS[topic].split("|"))
     while True:
-        thing, other = rng.sample(things, 2)
-        words = dict(agent=agents, does=verbs, place=places, quality=qualities, who=[who], thing=[thing], other=[other])
-        text = rng.choice(FRAMES).format(**{name: rng.choice(choices) for name, choices in words.items()})
-        text = _with_articles(text)
-        text = text[0].upper() + text[1:]
+        text = _sentence(rng, topic, who, rng.choice(FRAMES))
         if in_pool(text, pool):
             return text
+
+
+def story(rng: random.Random, pool: tuple[str, str], topic: str = "") -> str:
+    """`SENTENCES` different sentences of one topic about one person, by name and then by pronoun."""
+    begin, ends = story_and_ends(rng, pool, [topic or rng.choice(sorted(TOPICS))])
+    return f"{begin} {ends[0]}"
+
+
+def story_and_ends(rng: random.Random, pool: tuple[str, str], topics: Sequence[str]) -> tuple[str, list[str]]:
+    """All sentences of a story but the last, of the first of the topics; and a last sentence of each topic, which
+    differ in nothing but the topic's words."""
+    pronoun = rng.choice(sorted(NAMES))
+    told = [sentence(rng, pool, topics[0], rng.choice(NAMES[pronoun]))]
+    while len(told) < SENTENCES - 1:
+        text = sentence(rng, pool, topics[0], pronoun)
+        if text not in told:
+            told.append(text)
+    while True:
+        frame = rng.choice(FRAMES)
+        ends = [_sentence(rng, topic, pronoun, frame) for topic in topics]
+        if all(in_pool(text, pool) and text not in told for text in ends):
+            return " ".join(told), ends
+
+
+def _sentence(rng: random.Random, topic: str, who: str, frame: str) -> str:
+    agents, verbs, things, places, qualities = (column.split(",") for column in TOPICS[topic].split("|"))
+    thing, other = rng.sample(things, 2)
+    words = dict(agent=agents, does=verbs, place=places, quality=qualities, who=[who], thing=[thing], other=[other])
+    text = _with_articles(frame.format(**{name: rng.choice(choices) for name, choices in words.items()}))
+    return text[0].upper() + text[1:]
 
 
 def _with_articles(text: str) -> str:
@@ -73,16 +99,3 @@ def _with_articles(text: str) -> str:
         if word == "a" and words[i + 1][0] in "aeiou" and not words[i + 1].startswith("use"):
             words[i] = "an"
     return " ".join(words)
-
-
-def story(rng: random.Random, pool: tuple[str, str], topic: str = "") -> str:
-    """`SENTENCES` different sentences of one topic about one person, by name and then by pronoun."""
-    topic = topic or rng.choice(sorted(TOPICS))
-    pronoun = rng.choice(sorted(NAMES))
-    name = rng.choice(NAMES[pronoun])
-    told: list[str] = []
-    while len(told) < SENTENCES:
-        text = sentence(rng, pool, topic, who=pronoun if told else name)
-        if text not in told:
-            told.append(text)
-    return " ".join(told)
