@@ -49,7 +49,7 @@ class Scorer:
         process_count: int = 1,
     ):
         self._make_sums, self._place = make_sums, place
-        self._rows, self._context = rows, context
+        self._rows, self.context = rows, context
         self._mine = slice(rows // process_count * process_index, rows // process_count * (process_index + 1))
         self._compiled: dict[int, Callable[[Any, Any], Any]] = {}
 
@@ -57,7 +57,7 @@ class Scorer:
         """The sequences in batches, to score again and again while a model is trained. apart: each in its own row."""
         lengths = np.array([len(s.ids) - 1 for s in sequences])
         longest = int(lengths.max())
-        places = self._context if longest <= self._context else -(-longest // ROUND) * ROUND
+        places = self.context if longest <= self.context else -(-longest // ROUND) * ROUND
         order, row_start = pack(np.full_like(lengths, places) if apart else lengths, places)
         rows = [order[a:b] for a, b in zip(row_start[:-1], row_start[1:], strict=True)]
         in_batches = [rows[i : i + self._rows] for i in range(0, len(rows), self._rows)]
