@@ -1,29 +1,44 @@
-"""Small runs that show what each part of the recipe does, on real prompts and synthetic stories (see BUILD_NOTES.md).
+"""Small runs that show what each part of the recipe does: `configs/evidence.py:ARM`, all by launch/evidence.py.
 
-`configs/evidence.py:ARM` with an arm of ARMS: the same data, model, steps and tokens; arms differ in what ARMS says.
-Effects as in SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et al. 2023).
+The same data, model, steps and tokens in every arm; arms differ from "interleaved" in what ARMS says. The effects are
+those of SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et al. 2023, section 4).
 """
 
 from configs import common
 
 VOICES = ("alto", "baritone")
-ARMS = {  # changes of the arm "interleaved"
+
+
+def _mixture(**shares: float) -> dict:
+    return {f"data.mixture.{name}": shares.get(name, 0.0) for name in ("text", "speech", "interleaved", "asr", "tts")}
+
+
+ARMS = {
     "interleaved": {},
-    "control": {"data.mixture": dict(text=0.5, speech=0.5)},
-    "asr_tts": {"data.mixture": dict(text=0.25, speech=0.25, interleaved=0.25, asr=0.125, tts=0.125)},
+    "control": _mixture(text=0.375, speech=0.625),  # text and speech as in "interleaved", 3 to 5
+    "asr_tts": _mixture(text=0.15, speech=0.25, interleaved=0.2, asr=0.2, tts=0.2),
     "shuffled_units": {"data.shuffle": "units"},
     "shuffled_times": {"data.shuffle": "times"},
+    "text": _mixture(text=1.0),
+    "cold": _mixture(speech=1.0),
+    "warm": _mixture(speech=1.0) | {"init_from": "text"},
+    "replay_0": _mixture(speech=0.3, interleaved=0.7) | {"init_from": "text"},
+    "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | {"init_from": "text"},
+    "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | {"init_from": "text"},
 }
 
 
 def get_config(arg: str = ""):
-    arg = arg or "interleaved"
-    if arg not in ARMS:
-        raise ValueError(f"evidence knows the arms {', '.join(ARMS)}, not {arg!r}")
+    if (arm := arg or "interleaved") not in ARMS:
+        raise ValueError(f"evidence knows the arms {', '.join(ARMS)}, not {arm!r}")
     config = common.speech_text_lm()
     config.steps = 1500
-    config.checkpoint.every = 400
-    config.eval.update(every=200, batches=8)
+    config.checkpoint.update(every=500, keep=1)
+    config.eval.update(every=250, batches=8)
+    config.eval.suites = dict(  # which launch/evidence.py makes
+        cloze=dict(kind="storycloze", path="runs/evidence/cloze", modes=("S", "T", "S->T", "T->S"))
+    )
+    config.samples.update(voice="quick", text_tokens=150)
     config.optimizer.update(peak_lr=2e-3, final_lr=2e-4, schedule="cosine", warmup_steps=100)
     config.model.update(d_model=256, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=704, dtype="float32")
     config.loss_chunks = 4
@@ -34,7 +49,7 @@ def get_config(arg: str = ""):
         ),
         context_length=384,
         batch_size=8,
-        mixture=dict(text=0.15, speech=0.25, interleaved=0.6, asr=0.0, tts=0.0),
         spans=dict(text_words=(3, 8), speech_words=(3, 8)),
     )
+    config.update_from_flattened_dict(_mixture(text=0.15, speech=0.25, interleaved=0.6) | ARMS[arm])
     return config

@@ -41,6 +41,7 @@ class Choice:
       item: questions of the same item are averaged first, such as the voices of one pair of words; default: the id.
       tags: what accuracies are told apart by, such as {"frequency": "6-20"}; the values of a tag are shown in the order
         in which the suite first has them.
+      inventory: SHA-256 of the unit inventory that `units` of its parts belong to.
       names: of the options in the suite's own score files, () where it has none.
     """
 
@@ -51,6 +52,7 @@ class Choice:
     item: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    inventory: str = ""
 
 
 @dataclass(frozen=True)

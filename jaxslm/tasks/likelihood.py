@@ -39,6 +39,7 @@ def make_suite(
     Raises ValueError: units of another inventory than the vocabulary's, sounds where units cannot be made, or nothing
     left.
     """
+    _check_inventory(name, choices, vocabulary.unit_inventory_sha256)
     heard = sounds(choices)
     if heard and inventory is None:
         raise ValueError(f"suite {name}: it has sounds, and the units of this run come with its data: give it `units`")
@@ -58,6 +59,17 @@ def make_suite(
         raise ValueError(f"suite {name}: none of its {len(choices)} choices can be scored\n{report.summary()}")
     deduplicated = inventory.deduplicated if inventory else True
     return Suite(name, kept, options, protocol(vocabulary, deduplicated, score_end))
+
+
+def _check_inventory(name: str, choices: Sequence[Choice], sha256: str) -> None:
+    for choice in choices:
+        has_units = any(part.units is not None for row in (choice.context, *choice.options) for part in row)
+        if has_units and choice.inventory != sha256:
+            said = f"are of the inventory {choice.inventory[:12]}.." if choice.inventory else "name no inventory"
+            raise ValueError(
+                f"suite {name}, {choice.id}: its units {said}, those of this model are of {sha256[:12]}..: units of "
+                'another mean other sounds. Give the sounds, or units of that inventory with "inventory": its SHA-256'
+            )
 
 
 def make_scorer(config: Mapping, vocabulary: Vocabulary, partitioner: Partitioner, *, rows: int) -> Scorer:

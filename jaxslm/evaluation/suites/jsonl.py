@@ -7,7 +7,8 @@ r"""Questions of one's own, one JSON object a line, in one of three forms:
 An option is a part or a list of parts. A part is a text, or an object with one of `text`, `audio` (a file, or several
 that are said in one breath; relative to the JSONL file and inside its folder) or `units`. Every form may have `id`
 (else the file's name and the line's number), `context` (parts that come before each option and are not scored), `item`
-and `tags` (see jaxslm/evaluation/choices.py).
+and `tags` (see jaxslm/evaluation/choices.py), and `inventory`: the SHA-256 of the unit inventory that its units are
+of, which a model must share.
 
 `answer` counts from 0. To a `question` it may also be the text of a choice, or its letter. A question becomes the
 context "Question: <question>\nAnswer:", after its own `context` if it has one, and a choice the text " <choice>"
@@ -91,6 +92,7 @@ def _choice(record: Mapping, line: str, root: Path, where: str, report: Report) 
         context=context,
         item=_name(record, "item"),
         tags=_tags(record),
+        inventory=_name(record, "inventory"),
     )
 
 

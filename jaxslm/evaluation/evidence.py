@@ -1,0 +1,77 @@
+"""What arms of an experiment came to, over seeds: a table and curves, read from the runs' metrics."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxslm.training.metrics import HELDOUT, is_heldout, read_rows
+
+Curves = Mapping[str, Sequence[list[dict]]]  # arm -> held-out rows of each of its seeds
+
+
+def read_arms(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> Curves:
+    """Held-out rows of the runs FOLDER/ARM-SEED that have any."""
+    found = {}
+    for arm in arms:
+        rows = ([r for r in read_rows(run_folder(folder, arm, s) / "metrics.jsonl") if is_heldout(r)] for s in seeds)
+        found[arm] = [each for each in rows if each]
+    return {arm: runs for arm, runs in found.items() if runs}
+
+
+def run_folder(folder: Path, arm: str, seed: int) -> Path:
+    return folder / f"{arm}-{seed}"
+
+
+def as_markdown(curves: Curves, figures: Mapping[str, str]) -> str:
+    """A table with a row for each arm: of each figure (key of the rows -> heading) at the last evaluation, the mean
+    over seeds and, of several, the lowest and the highest."""
+    head = ["arm", "seeds", "step", *figures.values()]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for arm, runs in curves.items():
+        cells = [_spread([row[-1].get(HELDOUT + name) for row in runs]) for name in figures]
+        steps = sorted({rows[-1]["step"] for rows in runs})
+        lines.append(f"| {arm} | {len(runs)} | {', '.join(map(str, steps))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    lost = f", {len(values) - len(known)} missing" if len(known) < len(values) else ""
+    if len(known) == 1:
+        return f"{known[0]:.3f}{lost}"
+    return f"{statistics.mean(known):.3f} ({min(known):.3f}-{max(known):.3f}{lost})"
+
+
+def draw(curves: Curves, figures: Mapping[str, str], chance: float | None, path: Path) -> None:
+    """A picture with a panel for each figure: mean over seeds by step, and the range between lowest and highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, axes = pyplot.subplots(1, len(figures), figsize=(3.6 * len(figures), 3.2), sharey=True, squeeze=False)
+    for panel, (name, heading) in zip(axes[0], figures.items(), strict=True):
+        for number, (arm, runs) in enumerate(curves.items()):
+            by_step: dict[int, list[float]] = {}
+            for row in (row for rows in runs for row in rows):
+                if row.get(HELDOUT + name) is not None:
+                    by_step.setdefault(row["step"], []).append(row[HELDOUT + name])
+            steps = sorted(by_step)
+            panel.plot(steps, [np.mean(by_step[s]) for s in steps], color=f"C{number}", marker=".", label=arm)
+            lowest, highest = ([edge(by_step[s]) for s in steps] for edge in (min, max))
+            panel.fill_between(steps, lowest, highest, color=f"C{number}", alpha=0.2, linewidth=0)
+        if chance is not None:
+            panel.axhline(chance, color="gray", linewidth=0.8, linestyle=":")
+        panel.set_title(heading, fontsize=10)
+        panel.set_xlabel("steps")
+        panel.grid(alpha=0.3)
+    axes[0][0].set_ylabel("accuracy")
+    axes[0][-1].legend(fontsize=8)
+    drawing.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(drawing)

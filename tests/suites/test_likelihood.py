@@ -1,0 +1,166 @@
+"""Likelihood suites of a run from the outside: scores against a plain loop, and what cannot be scored."""
+
+import argparse
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from jaxslm.data.report import Report
+from jaxslm.evaluation.choices import Choice, Part
+from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.suites import forgetting, likelihood
+from jaxslm.tasks.likelihood import make_suite
+from jaxslm.tasks.opened_lm import open_lm
+from jaxslm.tokenizer import load_tokenizer
+from jaxslm.training.checkpoint import Checkpoints
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.vocabulary import build_vocabulary
+
+SHAPE = dict(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """What a training run leaves behind, as far as scoring reads it."""
+    folder = tmp_path_factory.mktemp("run")
+    centroids = np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32)
+    inventory = UnitInventory("mfcc", 0, 50.0, centroids, 20)
+    vocabulary = build_vocabulary(load_tokenizer("byte"), 20, inventory.sha256)
+    data = dict(tokenizer="byte", context_length=64, cache=str(folder / "cache"))
+    settings = dict(model=SHAPE, data=data, loss_chunks=2, optimizer=dict(z_loss=0.0), init_from="")
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
+    inventory.save(folder / "units")
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    model = Decoder(DecoderConfig(vocabulary.padded_size, **SHAPE), jax.random.key(0))
+    model = jax.tree.map(lambda x: 4 * x, model)
+    checkpoints.save(3, {"model": model, "step": np.int32(3)})
+    checkpoints.finish()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory):
+    """Cross-modal StoryCloze of four stories, noise for speech."""
+    folder, rng = tmp_path_factory.mktemp("stories"), np.random.default_rng(1)
+    for story in range(4):
+        for piece in ("mutual", "correct", "incorrect"):
+            soundfile.write(folder / f"{story}_{piece}.wav", 0.1 * rng.normal(size=rng.integers(4000, 9000)), 16_000)
+            (folder / f"{story}_{piece}.txt").write_text(f"{piece} words of story {story}.\n")
+    return folder
+
+
+def run(module, *arguments) -> str:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--suite")
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(list(map(str, arguments))))
+
+
+def by_loop(opened, ids: list[int], scored: list[bool]) -> float:
+    tokens = np.array([ids], np.int32)
+    where = dict(positions_BxT=np.arange(len(ids))[None], segment_ids_BxT=np.ones_like(tokens))
+    logits_TxV = np.asarray(opened.model.logits(opened.model(tokens, **where)), np.float64)[
+        0, :, : opened.vocabulary.size
+    ]
+    log_p_TxV = logits_TxV - np.logaddexp.reduce(logits_TxV, axis=-1, keepdims=True)
+    return sum(log_p_TxV[t - 1, ids[t]] for t in range(1, len(ids)) if scored[t])
+
+
+def test_story_cloze_in_four_modes(workdir, stories, tmp_path):
+    arguments = [f"--workdir={workdir}", f"--path={stories}", "--modes=S,T,S->T,T->S", f"--out={tmp_path}"]
+    said = run(likelihood, "--suite=storycloze", *arguments)
+    assert "mode=T->S" in said and "at step 3" in said and "</s> is not scored" in said
+    rows = [json.loads(line) for line in (tmp_path / "storycloze.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows][:4] == ["0 S", "0 T", "0 S->T", "0 T->S"] and len(rows) == 16
+    opened = open_lm(workdir)
+    v = opened.vocabulary
+    for story, option in ((0, "correct"), (2, "incorrect")):
+        text = f"mutual words of story {story}. ".encode()[:-1]
+        heard, _ = soundfile.read(stories / f"{story}_{option}.wav", dtype="float32")
+        units = opened.inventory.encode(heard).ids + v.block("units").first
+        ids = [v.bos_id, v.id("[Text]"), *(b + 3 for b in text), v.id("[Speech]"), *units]
+        scored = [False] * 2 + [True] * len(text) + [False] + [True] * len(units)
+        row = rows[4 * story + 3]
+        found = row["log_likelihood"]["correct incorrect".split().index(option)]
+        assert found == pytest.approx(by_loop(opened, ids, scored), rel=1e-4)
+        assert row["tokens"]["correct incorrect".split().index(option)] == sum(scored)
+    table = json.loads((tmp_path / "storycloze.json").read_text())
+    for kind, per in (("sum", lambda r, i: 1), ("mean", lambda r, i: r["tokens"][i])):
+        right = [r["log_likelihood"][0] / per(r, 0) > r["log_likelihood"][1] / per(r, 1) for r in rows]
+        assert table["accuracy"][kind]["all"]["value"] == pytest.approx(np.mean(right))
+
+
+def test_units_of_sounds_are_kept(workdir, stories, tmp_path, monkeypatch):
+    arguments = ["--suite=storycloze", f"--workdir={workdir}", f"--path={stories}", f"--out={tmp_path}"]
+    first = run(likelihood, *arguments)
+    monkeypatch.setattr(UnitInventory, "encode_batch", lambda *_: pytest.fail("sounds are encoded again"))
+    assert run(likelihood, *arguments) == first
+
+
+def test_a_missing_and_a_broken_sound(workdir, stories, tmp_path):
+    copy = shutil.copytree(stories, tmp_path / "stories")
+    (copy / "0_correct.wav").unlink()
+    (copy / "1_correct.wav").write_bytes(b"RIFF and no more")
+    said = run(likelihood, "--suite=storycloze", f"--workdir={workdir}", f"--path={copy}", f"--out={tmp_path}")
+    table = json.loads((tmp_path / "storycloze.json").read_text())
+    assert table["choices"] == 2
+    assert "0_correct.wav" in said and "1_correct.wav" in said
+
+
+def make(opened, choices, **more):
+    how = dict(vocabulary=opened.vocabulary, tokenizer=opened.tokenizer, inventory=opened.inventory)
+    return make_suite("mine", choices, **how, cache=None, report=Report(log=False), **more)
+
+
+def test_units_of_another_inventory_are_refused(workdir):
+    opened = open_lm(workdir)
+    units = ((Part(units=(1, 2)),), (Part(units=(3,)),))
+    with pytest.raises(ValueError, match="suite mine, x: its units are of the inventory abab"):
+        make(opened, [Choice("x", units, inventory="ab" * 32)])
+    with pytest.raises(ValueError, match="suite mine, x: its units name no inventory"):
+        make(opened, [Choice("x", units)])
+    assert len(make(opened, [Choice("x", units, inventory=opened.inventory.sha256)]).choices) == 1
+
+
+def test_nothing_that_can_be_scored(workdir):
+    opened = open_lm(workdir)
+    empty = Choice("x", ((Part(units=()),), (Part(units=(3,)),)), inventory=opened.inventory.sha256)
+    with pytest.raises(ValueError, match="none of its 1 choices can be scored"):
+        make(opened, [empty])
+
+
+def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
+    (tmp_path / "text.txt").write_text(
+        "A line of text.\nAnother one, which is a little longer than the context " + "a" * 90
+    )
+    question = dict(question="Which?", choices=["this", "that"], answer="this")
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    arguments = [f"--text={tmp_path / 'text.txt'}", f"--choices={tmp_path / 'questions.jsonl'}", f"--out={tmp_path}"]
+    run(forgetting, f"--workdir={workdir}", f"--base={workdir}", *arguments)
+    found = json.loads((tmp_path / "forgetting.json").read_text())
+    assert found["before"] == found["after"] and found["after"]["documents"] == 2
+    opened = open_lm(workdir)
+    ids = [opened.vocabulary.bos_id, opened.vocabulary.id("[Text]")]
+    texts = (tmp_path / "text.txt").read_text().split("\n")
+    pieces = [texts[0], texts[1][:63], texts[1][63:126], texts[1][126:]]  # 65 ids fill a row of 64 places
+    sums = [by_loop(opened, [*ids, *(b + 3 for b in p.encode())], [False] * 2 + [True] * len(p)) for p in pieces if p]
+    assert found["after"]["tokens"] == sum(map(len, texts))
+    assert found["after"]["nats_per_token"] == pytest.approx(-sum(sums) / sum(map(len, texts)), rel=1e-4)
+    assert found["after"]["bits_per_byte"] == pytest.approx(found["after"]["nats_per_token"] / np.log(2), rel=1e-4)
+    assert found["after"]["accuracy_sum"] in (0.0, 1.0)
+
+
+def test_a_run_without_a_base_asks_for_one(workdir, tmp_path):
+    (tmp_path / "text.txt").write_text("A line.")
+    with pytest.raises(ValueError, match="was not begun from another model .* name one by --base"):
+        run(forgetting, f"--workdir={workdir}", f"--text={tmp_path / 'text.txt'}")
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match="neither the workdir of a language model's run nor a Hugging Face folder"):
+        open_lm(tmp_path)
