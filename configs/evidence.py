@@ -35,8 +35,8 @@ def get_config(arg: str = ""):
     config.steps = 1500
     config.checkpoint.update(every=500, keep=1)
     config.eval.update(every=250, batches=8)
-    config.eval.suites = dict(  # which launch/evidence.py makes
-        cloze=dict(kind="storycloze", path="runs/evidence/cloze", modes=("S", "T", "S->T", "T->S"))
+    config.eval.suites = dict(  # which launch/evidence.py makes; 100 stories while training, all of them at the end
+        cloze=dict(kind="storycloze", path="runs/evidence/cloze", modes=("S", "T", "S->T", "T->S"), limit=400)
     )
     config.samples.update(voice="quick", text_tokens=150)
     config.optimizer.update(peak_lr=2e-3, final_lr=2e-4, schedule="cosine", warmup_steps=100)

@@ -58,20 +58,23 @@ def main() -> None:
 def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
     """One run, unless it is done; warm starts from the run "text" of its seed."""
     workdir, train = run_folder(out, arm, seed), Path(__file__).parent / "train.py"
-    if (workdir / "samples" / "index.html").is_file():  # what a run leaves last
+    if (workdir / "evaluations" / "storycloze.json").is_file():
         return
     words = [sys.executable, str(train), f"--config={CONFIG}:{arm}", f"--workdir={workdir}", f"--config.seed={seed}"]
     words += [f"--config.eval.suites.cloze.path={out / 'cloze'}", *others]
     if arm == "warm" or arm.startswith("replay"):
         words.append(f"--config.init_from={run_folder(out, 'text', seed)}")
+    score = [sys.executable, str(train.with_name("evaluate.py")), "--suite=storycloze", f"--workdir={workdir}"]
+    score += [f"--path={out / 'cloze'}", f"--modes={','.join(MODES)}"]
     print(f"{arm}, seed {seed}", flush=True)
-    if (code := subprocess.run(words).returncode) != 0:
-        sys.exit(f"{arm}, seed {seed} ended with {code}; the same command goes on from there")
+    for command in (words, score):
+        if (code := subprocess.run(command).returncode) != 0:
+            sys.exit(f"{arm}, seed {seed} ended with {code}; the same command goes on from there")
 
 
 def show(out: Path, name: str, seeds: list[int]) -> None:
     curves = read_arms(out, RUNS[name], seeds)
-    figures = {f"suite/cloze/mode={mode}/{kind}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
+    figures = {f"storycloze/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
     (out / f"{name}.md").write_text(as_markdown(curves, figures | LOSSES) + "\n", encoding="utf-8")
     draw(curves, {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}, 0.5, out / f"{name}.svg")
 

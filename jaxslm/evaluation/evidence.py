@@ -1,5 +1,6 @@
-"""What arms of an experiment came to, over seeds: a table and curves, read from the runs' metrics."""
+"""What arms of an experiment came to, over seeds: a table and curves, read from the runs' metrics and evaluations."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,22 @@ Curves = Mapping[str, Sequence[list[dict]]]  # arm -> held-out rows of each of i
 
 
 def read_arms(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> Curves:
-    """Held-out rows of the runs FOLDER/ARM-SEED that have any."""
+    """Held-out rows of the runs FOLDER/ARM-SEED that have any, the last with the accuracies that were evaluated after
+    the run: <suite>/<sum or mean>/<group>."""
     found = {}
     for arm in arms:
-        rows = ([r for r in read_rows(run_folder(folder, arm, s) / "metrics.jsonl") if is_heldout(r)] for s in seeds)
-        found[arm] = [each for each in rows if each]
+        runs = [run_folder(folder, arm, seed) for seed in seeds]
+        found[arm] = [rows for run in runs if (rows := _rows(run))]
     return {arm: runs for arm, runs in found.items() if runs}
+
+
+def _rows(run: Path) -> list[dict]:
+    rows = [row for row in read_rows(run / "metrics.jsonl") if is_heldout(row)]
+    for path in sorted((run / "evaluations").glob("*.json")) if rows else ():
+        table = json.loads(path.read_text(encoding="utf-8"))
+        for kind, groups in table.get("accuracy", {}).items():
+            rows[-1] |= {f"{HELDOUT}{table['suite']}/{kind}/{name}": each["value"] for name, each in groups.items()}
+    return rows
 
 
 def run_folder(folder: Path, arm: str, seed: int) -> Path:

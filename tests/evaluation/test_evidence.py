@@ -1,0 +1,43 @@
+"""Tables and curves of arms, from metrics files written by hand."""
+
+import json
+
+from jaxslm.evaluation.evidence import as_markdown, draw, read_arms
+
+NAME = "suite/cloze/mode=S/sum"
+
+
+def write(folder, arm, seed, values):
+    rows = [{"step": 10 * (i + 1), "heldout/loss": 1.0, f"heldout/{NAME}": v} for i, v in enumerate(values)]
+    (folder / f"{arm}-{seed}").mkdir()
+    lines = [json.dumps({"step": 5, "loss": 2.0}), *map(json.dumps, rows), '{"step": 99, "heldou']
+    (folder / f"{arm}-{seed}" / "metrics.jsonl").write_text("\n".join(lines))
+
+
+def test_a_row_an_arm(tmp_path):
+    write(tmp_path, "a", 0, [0.5, 0.7])
+    write(tmp_path, "a", 1, [0.4, 0.8])
+    write(tmp_path, "b", 0, [0.25, None])
+    curves = read_arms(tmp_path, ["a", "b", "c"], [0, 1])
+    assert as_markdown(curves, {NAME: "S", "loss": "loss"}).splitlines() == [
+        "| arm | seeds | step | S | loss |",
+        "|---|---|---|---|---|",
+        "| a | 2 | 20 | 0.750 (0.700-0.800) | 1.000 (1.000-1.000) |",
+        "| b | 1 | 20 | - | 1.000 |",
+    ]
+    draw(curves, {NAME: "S"}, 0.5, tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
+
+
+def test_what_was_evaluated_after_the_run(tmp_path):
+    write(tmp_path, "a", 0, [0.5, 0.7])
+    (tmp_path / "a-0" / "evaluations").mkdir()
+    table = dict(suite="storycloze", accuracy=dict(sum={"mode=S": dict(value=0.625, items=8, not_a_number=0)}))
+    (tmp_path / "a-0" / "evaluations" / "storycloze.json").write_text(json.dumps(table))
+    assert "| 0.625 |" in as_markdown(read_arms(tmp_path, ["a"], [0]), {"storycloze/sum/mode=S": "S"})
+
+
+def test_a_seed_without_the_figure_is_said(tmp_path):
+    write(tmp_path, "a", 0, [0.5])
+    write(tmp_path, "a", 1, [None])
+    assert "| 0.500, 1 missing |" in as_markdown(read_arms(tmp_path, ["a"], [0, 1]), {NAME: "S"})
