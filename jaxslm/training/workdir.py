@@ -1,8 +1,10 @@
 """The folder of a run: what its JSON files say, and whether a restarted run still means the same."""
 
 import contextlib
+import datetime
 import json
 import logging
+import platform
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 # These say how far, how often and on what the run goes, not what it computes.
 FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "export", "mesh", "workers", "profile_steps")
 PROVENANCE_FILE = "provenance.json"
+HARDWARE_FILE = "hardware.json"
 
 
 def prepare(workdir: str | Path) -> Path:
@@ -64,6 +67,36 @@ def write_provenance(folder: Path, command: Sequence[str]) -> None:
     """Notes what was run, with which version: `PROVENANCE_FILE`."""
     versions = {name: metadata.version(name) for name in ("jaxslm", "jax", "flax", "optax")}
     write_json(folder / PROVENANCE_FILE, {"command": shlex.join(command), "commit": _commit(), "versions": versions})
+
+
+def write_hardware(folder: Path, step: int) -> None:
+    """Notes on what the run starts, or goes on after `step` steps: `HARDWARE_FILE`, an entry for each start.
+
+    `host` and the versions are those of process 0, which writes.
+    """
+    device = jax.devices()[0]
+    start = {
+        "step": step,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+    start |= {name: metadata.version(name) for name in ("jax", "jaxlib")}
+    write_json(folder / HARDWARE_FILE, [*read_hardware(folder), start])
+
+
+def read_hardware(folder: Path) -> list[dict[str, Any]]:
+    """What `write_hardware` noted of each start; [] if nothing, or nothing that can be read."""
+    try:
+        starts = json.loads((folder / HARDWARE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
 
 
 def _commit() -> str:
