@@ -128,16 +128,17 @@ def check_config(path: Path, current: dict[str, Any]) -> None:
     """Reports what changed since the run was last started and is not free to change."""
     if not path.exists():
         return
-    saved, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(current))
+    saved, now = dict(flat(json.loads(path.read_text()))), dict(flat(current))
     for name in saved | now:
         old, new = saved.get(name, "(not there)"), now.get(name, "(not there)")
         if old != new and not set(name.split(".")) & set(FREE_TO_CHANGE):
             log.warning("config.%s was %s when this run was last started and is %s now", name, old, new)
 
 
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("model.d_model", 256) of each value of nested dicts."""
     if isinstance(config, dict) and config:
         for name, value in config.items():
-            yield from _flat(value, f"{prefix}.{name}" if prefix else name)
+            yield from flat(value, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, config
