@@ -61,6 +61,8 @@ def panel(
 ) -> str:
     """One panel with all curves as a <figure>, with a caption that says where each ends.
 
+    What falls to a small part of where it began has a logarithmic axis.
+
     chance: a value to draw a line at. share: values lie between 0 and 1. smooth: whether `points` are noisy.
     """
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}):
@@ -72,7 +74,9 @@ def panel(
             axes.axhline(chance, color=_INK, linewidth=1, linestyle=(0, (2, 3)), alpha=0.7)
             place = dict(xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
             axes.annotate("chance", (1, chance), (0, 2), alpha=0.8, **place)
-        if share:
+        if not share:
+            _stretch(axes, curves)
+        else:
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, 0) if low > 0.02 else 0, min(high, 1.02))
         _dress(axes, label)
@@ -138,12 +142,26 @@ def _draw_range(axes, steps: np.ndarray, values: np.ndarray, colour: str) -> Non
     axes.fill_between(steps[starts], low, high, color=colour, alpha=0.22, linewidth=0)
 
 
+def _stretch(axes, curves: Sequence[Curve]) -> None:
+    """Makes the axis logarithmic where a linear one would flatten the end of every curve."""
+    values = np.array([value for curve in curves for _, value in (*curve.points, *curve.heldout)], dtype=float)
+    if not len(values) or values.min() <= 0 or values.max() < 4 * np.median(values):
+        return
+    axes.set_yscale("log")
+    plain = matplotlib.ticker.FuncFormatter(lambda value, _: number(value))
+    steps = (1, 2, 5) if values.max() < 100 * values.min() else (1,)
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=steps, numticks=12))
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
 def _dress(axes, label: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
     axes.grid(alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -13,7 +13,7 @@ from jaxslm.evaluation.html_page import save_page, table
 from jaxslm.evaluation.run_figures import Curve, number, panel, stacked_bar
 from jaxslm.evaluation.run_reading import HELDOUT, LOST, SAMPLES, SUITE, Run, is_number, read_run, read_runs
 from jaxslm.evaluation.run_samples import samples_section
-from jaxslm.evaluation.run_tables import evaluation_tables, hardware_table, last_figures, times_table
+from jaxslm.evaluation.run_tables import evaluation_tables, hardware_table, last_figures, numbers_in, times_table
 
 CHANCE = 0.5  # of a pair, which most items of suites are
 MOST_PANELS = 40  # of other figures
@@ -180,7 +180,7 @@ def _losses(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.losses)
     note = (
         '<p class="soft">Thin: each step. Thick: their running mean, over a fortieth of them. Dashed: held-out. The '
-        "numbers are where the curves end.</p>"
+        "numbers are where the curves end. An axis is logarithmic where the end would else be flat.</p>"
     )
     return note + _panels([_over(runs, name) for name in names], "There are no losses yet.")
 
@@ -261,14 +261,18 @@ def _differences(runs: Sequence[Run]) -> str:
 
 
 def _last(runs: Sequence[Run]) -> str:
-    """The last figures of each run beside each other; training losses are means over its last log_every steps."""
+    """The last figures of each run beside each other; training losses are means over its last log_every steps, and
+    those of files are out of evaluations/."""
     columns: list[dict[str, str]] = []
     for run in runs:
         figures = {f"training {name}": value for name, value in run.mean_losses().items()}
         for name in run.names:
             if name.startswith(HELDOUT) or name in (*run.speeds, "goodput"):
                 figures[name.replace(HELDOUT, "held-out ", 1)] = run.points(name)[-1][1]
-        columns.append({"step": f"{run.last_step:,}"} | {name: number(value) for name, value in figures.items()})
+        shown = {name: number(value) for name, value in figures.items()}
+        for file, result in run.evaluations.items():
+            shown |= {f"{file}: {' / '.join(path)}": text for path, text in numbers_in(result)}
+        columns.append({"step": f"{run.last_step:,}"} | shown)
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [[name, *(column.get(name, "-") for column in columns)] for name in names]
     return table(["", *(run.name for run in runs)], rows, kind="numbers")

@@ -55,7 +55,7 @@ def evaluation_tables(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 def _evaluation(file: str, result: Mapping[str, Any]) -> str:
     facts = [[name, str(value)] for name, value in result.items() if isinstance(value, str) and name != "suite"]
     parts = [f"<h3>{html.escape(result['suite'])} <small>{html.escape(file)}</small></h3>"]
-    cells = {path: text for path, text in _numbers({k: v for k, v in result.items() if k != "suite"})}
+    cells = {path: text for path, text in numbers_in({k: v for k, v in result.items() if k != "suite"})}
     columns = list(dict.fromkeys(path[:-1] for path in cells))
     names = list(dict.fromkeys(path[-1] for path in cells if len(path) > 1))
     facts += [[path[0], text] for path, text in cells.items() if len(path) == 1]
@@ -69,7 +69,7 @@ def _evaluation(file: str, result: Mapping[str, Any]) -> str:
     return "".join([*parts, table([], facts, kind="facts") if facts else ""])
 
 
-def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def numbers_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """(path, text) of the numbers in nested dicts; of a dict with a "value" only that, and of how many items."""
     if isinstance(value, Mapping):
         if path and is_number(value.get("value")):
@@ -79,6 +79,6 @@ def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield path, "none"
         else:
             for name, each in value.items():
-                yield from _numbers(each, (*path, str(name)))
+                yield from numbers_in(each, (*path, str(name)))
     elif is_number(value):
         yield path, number(value) if isinstance(value, float) else f"{value:,}"
