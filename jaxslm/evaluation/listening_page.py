@@ -4,9 +4,7 @@ Each clip is a table, a column the original and each reconstruction: sound, spec
 clip), metrics. Above them are the facts and the curves of the run.
 """
 
-import base64
 import html
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from jaxslm.audio.io import encode_flac
 from jaxslm.evaluation.codec_metrics import TITLES
+from jaxslm.evaluation.html_page import data_uri, save_page
 from jaxslm.evaluation.perceptual import Scores
 from jaxslm.evaluation.spectrogram import draw_spectrogram, mel_db, png
 from jaxslm.training.plot import draw_panels
@@ -63,10 +62,7 @@ def write_page(
     if metrics and (curves := draw_panels(metrics)):
         parts.append(f"<h2>Curves of the run</h2>{_picture(png(curves), 'curves')}")
     parts += map(_section, clips)
-    new = path.with_name(path.name + ".new")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    save_page(path, "\n".join(parts) + "\n")
 
 
 def _section(clip: Clip) -> str:
@@ -92,15 +88,11 @@ def _player(samples_N: np.ndarray, rate: int) -> str:
     finite_N = np.isfinite(samples_N)
     flac = encode_flac(np.where(finite_N, samples_N, 0.0), rate)
     note = "" if finite_N.all() else f"<div class=failed>{np.sum(~finite_N)} samples are not finite, here 0</div>"
-    return f'<audio controls preload=metadata src="{_data("audio/flac", flac)}"></audio>{note}'
+    return f'<audio controls preload=metadata src="{data_uri("audio/flac", flac)}"></audio>{note}'
 
 
 def _picture(data: bytes, name: str) -> str:
-    return f'<img alt="{html.escape(name)}" src="{_data("image/png", data)}">'
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(name)}" src="{data_uri("image/png", data)}">'
 
 
 def _score(scores: Scores | None, metric: str) -> str:

@@ -26,7 +26,7 @@ from jaxslm.training.profile import Profile, parse_steps
 from jaxslm.training.progress import Progress, TrainingError, described
 from jaxslm.training.step import put_batch
 from jaxslm.training.task import Task
-from jaxslm.training.workdir import check_artifacts, check_config, prepare, write_json
+from jaxslm.training.workdir import check_artifacts, check_config, prepare, write_hardware, write_json
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def run(task: Task, config: Any, workdir: str | Path, goodput: Goodput | None = 
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         state, step = _starting_state(task, config, workdir, checkpoints)
         write_json(workdir / "config.json", json.loads(config.to_json_best_effort()))
+        write_hardware(workdir, step)
         for name, content in task.artifacts.items():
             write_json(workdir / name, content)
         if jax.process_index() == 0:

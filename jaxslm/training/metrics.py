@@ -21,13 +21,15 @@ def is_heldout(row: Row) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a metrics.jsonl; half a line left by a killed run is passed over."""
+    """Rows of a metrics.jsonl; half a line left by a killed run, or by a full disk, is passed over."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

@@ -1,8 +1,10 @@
 """The folder of a run: what its JSON files say, and whether a restarted run still means the same."""
 
 import contextlib
+import datetime
 import json
 import logging
+import platform
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 # These say how far, how often and on what the run goes, not what it computes.
 FREE_TO_CHANGE = ("steps", "log_every", "init_from", "checkpoint", "eval", "export", "mesh", "workers", "profile_steps")
 PROVENANCE_FILE = "provenance.json"
+HARDWARE_FILE = "hardware.json"
 
 
 def prepare(workdir: str | Path) -> Path:
@@ -66,6 +69,36 @@ def write_provenance(folder: Path, command: Sequence[str]) -> None:
     write_json(folder / PROVENANCE_FILE, {"command": shlex.join(command), "commit": _commit(), "versions": versions})
 
 
+def write_hardware(folder: Path, step: int) -> None:
+    """Notes on what the run starts, or goes on after `step` steps: `HARDWARE_FILE`, an entry for each start.
+
+    `host` and the versions are those of process 0, which writes.
+    """
+    device = jax.devices()[0]
+    start = {
+        "step": step,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+    start |= {name: metadata.version(name) for name in ("jax", "jaxlib")}
+    write_json(folder / HARDWARE_FILE, [*read_hardware(folder), start])
+
+
+def read_hardware(folder: Path) -> list[dict[str, Any]]:
+    """What `write_hardware` noted of each start; [] if nothing, or nothing that can be read."""
+    try:
+        starts = json.loads((folder / HARDWARE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
 def _commit() -> str:
     """Of the checkout this runs from; '' if it is installed."""
     here = Path(__file__).resolve().parents[2]
@@ -95,16 +128,17 @@ def check_config(path: Path, current: dict[str, Any]) -> None:
     """Reports what changed since the run was last started and is not free to change."""
     if not path.exists():
         return
-    saved, now = dict(_flat(json.loads(path.read_text()))), dict(_flat(current))
+    saved, now = dict(flat(json.loads(path.read_text()))), dict(flat(current))
     for name in saved | now:
         old, new = saved.get(name, "(not there)"), now.get(name, "(not there)")
         if old != new and not set(name.split(".")) & set(FREE_TO_CHANGE):
             log.warning("config.%s was %s when this run was last started and is %s now", name, old, new)
 
 
-def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("model.d_model", 256) of each value of nested dicts."""
     if isinstance(config, dict) and config:
         for name, value in config.items():
-            yield from _flat(value, f"{prefix}.{name}" if prefix else name)
+            yield from flat(value, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, config

@@ -6,6 +6,7 @@ import os
 import signal
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from jaxslm.training.checkpoint import CheckpointError, saved_steps
 from jaxslm.training.loop import run
 from jaxslm.training.metrics import read_rows
 from jaxslm.training.progress import TrainingError
+from jaxslm.training.workdir import HARDWARE_FILE, read_hardware
 from tests.training import tiny_task
 from tests.training.test_checkpoint import files_of_at_most
 
@@ -74,6 +76,20 @@ def test_more_steps_continue_the_run(task, whole, tmp_path):
     run(task, config_of(steps=7), workdir)
     run(task, config_of(steps=12), workdir)
     assert first_difference(read_rows(workdir / "metrics.jsonl"), read_rows(whole / "metrics.jsonl")) == ""
+
+
+def test_each_start_notes_what_it_runs_on(task, tmp_path):
+    run(task, config_of(steps=7), tmp_path)
+    run(task, config_of(steps=12), tmp_path)
+    first, second = read_hardware(tmp_path)
+    assert (first["step"], second["step"]) == (0, 7) and first["started"] <= second["started"]
+    assert first["platform"] == "cpu" and first["device_kind"] == jax.devices()[0].device_kind
+    assert first["device_count"] == jax.device_count() and first["process_count"] == 1 and first["host"]
+    assert (first["jax"], first["jaxlib"]) == (jax.__version__, jaxlib.__version__)
+    (tmp_path / HARDWARE_FILE).write_text('[{"step": 0},')  # is no reason not to train
+    assert read_hardware(tmp_path) == []
+    run(task, config_of(steps=12), tmp_path)
+    assert [start["step"] for start in read_hardware(tmp_path)] == [12]
 
 
 def test_damaged_newest_checkpoint_leads_to_the_same_run(task, whole, tmp_path, caplog):
