@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from jaxslm.audio import SAMPLE_RATE
+from jaxslm.audio import SAMPLE_RATE, g722
 
 MIN_SECONDS = 0.1  # shorter clips are refused
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000  # Hz; of other rates clips are refused
@@ -65,8 +65,8 @@ def read_audio(
     """Reads, checks, mixes down and resamples one clip.
 
     Args:
-      source: a path, the bytes of an audio file (whatever libsndfile reads: WAV, FLAC, OGG, Opus, MP3, ...), or
-        (samples, rate) with samples [N] or [N, C], float in [-1, 1] or int16 or int32.
+      source: a path, the bytes of an audio file (whatever libsndfile reads: WAV, FLAC, OGG, Opus, MP3, ...; a path that
+        ends in .g722 is G.722), or (samples, rate) with samples [N] or [N, C], float in [-1, 1] or int16 or int32.
       where: names the clip in messages, such as "train.jsonl:12".
       min_seconds, max_seconds: clips outside are refused; a file that is too long is refused from its header, before
         it is decoded.
@@ -191,6 +191,8 @@ def _from_file(
         raise AudioError(f"{where}: there is no file {source}; correct the path or remove the clip")
     elif Path(source).stat().st_size == 0:
         raise AudioError(f"{where}: the audio is empty (0 bytes); write the file again or remove the clip")
+    elif Path(source).suffix.lower() == ".g722":
+        return _from_g722(Path(source), min_seconds, max_seconds, where)
     else:
         source = str(source)
     named = f" '{source}'" if isinstance(source, str) else ""
@@ -216,6 +218,15 @@ def _from_file(
             f"{where}: the file{named} is cut off, {len(samples_NxC) / rate:.2f}{of} s can be decoded; copy it again"
         )
     return samples_NxC, rate
+
+
+def _from_g722(path: Path, min_seconds: float, max_seconds: float, where: str) -> tuple[np.ndarray, int]:
+    """It has no header: its size says how long it lasts."""
+    _check_length(path.stat().st_size * g722.SAMPLES_A_BYTE, g722.RATE, min_seconds, max_seconds, where)
+    try:
+        return g722.decode_g722(path)[:, None], g722.RATE
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{where}: unreadable audio '{path}' ({error}); convert it to FLAC or remove it") from error
 
 
 def _lacks_its_end(file: soundfile.SoundFile, source: str | io.BytesIO) -> bool:

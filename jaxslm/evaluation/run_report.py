@@ -42,13 +42,13 @@ figure { margin: 0; min-width: 0; break-inside: avoid }
 figcaption { font-size: .9rem; margin-bottom: .25rem; overflow-wrap: anywhere }
 figure svg { display: block; width: 100%; height: auto; stroke-linejoin: round }
 figure.bar { margin: 1rem 0 } figure.bar svg { height: 1.75rem; border-radius: 4px }
-.key { white-space: nowrap; margin-right: .75em; color: var(--soft) } .key:not(:has(i)) { white-space: normal }
+.key { display: inline-block; margin-right: .75em; color: var(--soft) }
 .key i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em }
 .wide { overflow-x: auto; margin: .75rem 0 }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { font-weight: 600 } tbody th { font-weight: normal; color: var(--soft) }
-.numbers td, .numbers thead th + th { text-align: right }
+.numbers td, .numbers thead th + th { text-align: right; white-space: nowrap }
 .facts td { overflow-wrap: anywhere; min-width: 9rem }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .5rem 1rem; margin: 0 }
 dt { color: var(--soft) } dd { margin: 0; min-width: 0 } dd p { margin: 0; overflow-wrap: anywhere }
@@ -115,7 +115,7 @@ def comparison_page(runs: Sequence[Run]) -> str:
         ("Other figures", _others(runs)),
         ("What is missing", _missing(runs)),
     ]
-    return _page(" and ".join(run.name for run in runs), overview, sections)
+    return _page(f"{len(runs)} runs compared", overview, sections)
 
 
 def _page(title: str, head: str, sections: Sequence[Section]) -> str:

@@ -28,6 +28,7 @@ READERS = {
     "manifest": ("manifest", "read", {"path", "audio_root"}),
     "librispeech": ("librispeech", "read", {"path", "subsets"}),
     "ljspeech": ("ljspeech", "read", {"path", "speaker"}),
+    "asterisk": ("asterisk", "read", {"path"}),
     "text": ("text", "read", {"path"}),
     "demo": ("demo", "read", {"utterances", "seed", "grammar", "stories", "voices"}),
     "demo_text": ("demo", "read_text", {"utterances", "seed", "grammar"}),
