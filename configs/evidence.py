@@ -6,7 +6,7 @@ those of SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et al. 2023,
 
 from configs import common
 
-VOICES = ("alto", "baritone")
+VOICES = ("baritone",)
 
 
 def _mixture(**shares: float) -> dict:

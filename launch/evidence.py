@@ -29,7 +29,7 @@ RUNS = {
 }
 MODES = ("S", "T", "S->T", "T->S")
 LOSSES = {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
-VOICES = ("alto", "baritone")  # those of configs/evidence.py
+VOICES = ("baritone",)  # those of configs/evidence.py
 STORIES = 500
 CONFIG = Path(__file__).parent.parent / "configs" / "evidence.py"
 

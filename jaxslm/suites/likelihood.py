@@ -8,12 +8,11 @@ import jax
 from jaxslm.configure import read_config
 from jaxslm.data.report import Report
 from jaxslm.evaluation.likelihood import as_table, named_scores, score_suite, write_scores
-from jaxslm.evaluation.suites import SUITES, read_suite, zerospeech
+from jaxslm.evaluation.suites import read_suite, zerospeech
 from jaxslm.evaluation.suites.storycloze import MODES
 from jaxslm.tasks.likelihood import make_suite
 from jaxslm.tasks.opened_lm import open_lm
 
-KINDS = tuple(SUITES)
 SLM21 = dict(swuggy="lexical", sblimp="syntactic")  # folders of a submission
 
 
