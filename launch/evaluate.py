@@ -5,6 +5,7 @@
 | swuggy, sblimp, storycloze, salmon | accuracies of a language model by likelihood, on suites in their published form |
 | jsonl                              | the same on pairs or multiple choice of one's own                               |
 | forgetting                         | loss on text and accuracy on multiple choice, before and after training         |
+| asr, tts                           | WER and CER of what a language model writes, and of what it says, by a judge    |
 | units                              | phone purity, PNMI, usage, bitrate, edit distance under changes, ABX of units   |
 | codec                              | SI-SDR, mel and STFT distance, PESQ, STOI, ViSQOL by levels, bitrates, speed    |
 | resynthesis                        | the same of acoustic stages and vocoders, from units; likeness of voices        |
@@ -20,7 +21,7 @@ import sys
 LIKELIHOOD = ("swuggy", "sblimp", "storycloze", "salmon", "jsonl")
 # suite -> module of jaxslm/suites, imported when it is asked for
 SUITES = dict.fromkeys(LIKELIHOOD, "likelihood") | {
-    name: name for name in ("forgetting", "units", "codec", "resynthesis")
+    name: name for name in ("forgetting", "asr", "tts", "units", "codec", "resynthesis")
 }
 
 

@@ -1,0 +1,76 @@
+"""What the suites asr and tts share: held-out clips of a run, the chain, tables."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jaxslm.data.records import Records, Utterance
+from jaxslm.data.sources import has_words
+from jaxslm.evaluation.normalizers import NORMALIZERS
+from jaxslm.evaluation.word_errors import WordErrors
+from jaxslm.suites.runs import records_of_run
+
+GROUP = 16  # clips that are answered at once
+
+
+def add_clips(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", type=Path, required=True, help="of a language model's run")
+    parser.add_argument("--step", type=int, help="checkpoint; default: the newest")
+    parser.add_argument("--records", type=Path, help="folder of prepared records; default: those of the run")
+    parser.add_argument("--split", default="heldout", choices=("train", "heldout"), help="default: heldout")
+    parser.add_argument("--prefix", default="", help="that ids begin with, such as a source's name")
+    parser.add_argument("--clips", type=int, default=100, help="the first so many; default: 100")
+    parser.add_argument("--normalizer", default=NORMALIZERS[0], choices=NORMALIZERS, help="default: whisper-english")
+    parser.add_argument("--out", type=Path, help="folder for tables, rows and sound; default: WORKDIR/evaluations")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def clips_of(flags: argparse.Namespace, sha256: str) -> list[Utterance]:
+    """Clips with a transcript and units of the run's inventory. Raises ValueError if there are none."""
+    folder, found = flags.records or records_of_run(flags.workdir), []
+    for utterance in Records(folder, sha256):
+        units = utterance.units.get(sha256)
+        wanted = utterance.split == flags.split and utterance.id.startswith(flags.prefix)
+        if wanted and has_words(utterance.text) and units is not None and len(units.ids):
+            found.append(utterance)
+        if len(found) == flags.clips:
+            break
+    if not found:
+        raise ValueError(
+            f"{folder} has no {flags.split} clip with text and units of this run whose id begins with "
+            f"'{flags.prefix}': name other records by --records, or another --split"
+        )
+    return found
+
+
+def groups(clips: Sequence[Utterance], what: str) -> Iterator[tuple[int, Sequence[Utterance]]]:
+    """(place of the first, clips) of groups, with a bar."""
+    with tqdm(total=len(clips), desc=what, unit=" clips") as bar:
+        for first in range(0, len(clips), GROUP):
+            yield first, clips[first : first + GROUP]
+            bar.update(len(clips[first : first + GROUP]))
+
+
+def write(out: Path, suite: str, whole: dict, errors: dict[str, WordErrors]) -> None:
+    """OUT/<suite>.json, and OUT/<suite>.jsonl with the rows of each condition."""
+    out.mkdir(parents=True, exist_ok=True)
+    whole = dict(suite=suite, **whole, **{name: each.figures() for name, each in errors.items()})
+    (out / f"{suite}.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    with (out / f"{suite}.jsonl").open("w", encoding="utf-8") as file:
+        for name, each in errors.items():
+            for row in each.rows:
+                file.write(json.dumps(dict(condition=name, **row), ensure_ascii=False) + "\n")
+
+
+def table(errors: dict[str, WordErrors]) -> str:
+    lines = [f"{'':<24} {'WER':>6} {'CER':>6} {'subst.':>7} {'delet.':>7} {'insert.':>7} {'words':>6} {'clips':>6}"]
+    for name, e in errors.items():
+        rates = " ".join("  none" if rate is None else f"{rate:6.3f}" for rate in (e.wer, e.cer))
+        counts = f"{e.substitutions:7d} {e.deletions:7d} {e.insertions:7d} {e.words:6d} {len(e.rows):6d}"
+        lines.append(f"{name:<24} {rates} {counts}")
+        if e.empty:
+            lines.append(f"  {len(e.empty)} left out whose text has no words once normalized, such as {e.empty[0]}")
+    return "\n".join(lines)

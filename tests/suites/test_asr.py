@@ -1,0 +1,127 @@
+"""Transcripts and spoken texts of a run, by toy models: what is asked of them, and what the tables say."""
+
+import argparse
+import json
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxslm.audio.io import encode_flac
+from jaxslm.data.records import Utterance, write_records
+from jaxslm.generation.chain import Language
+from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.suites import asr, tts
+from jaxslm.tokenizer import load_tokenizer
+from jaxslm.units.inventory import UnitInventory
+from jaxslm.units.units import UnitSequence
+from jaxslm.vocabulary import build_vocabulary
+
+pytest.importorskip("jiwer", reason="pip install 'jaxslm[evaluate]'")
+pytest.importorskip("whisper_normalizer", reason="pip install 'jaxslm[evaluate]'")
+INVENTORY = UnitInventory("mfcc", 0, 50.0, np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32), 20)
+VOCABULARY = build_vocabulary(load_tokenizer("byte"), 20, INVENTORY.sha256)
+TEXTS = ["a blue", "cat", "...", "[noise]", "runs to school"]
+
+
+@pytest.fixture(scope="module")
+def language():
+    config = DecoderConfig(VOCABULARY.padded_size, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
+    model = Decoder(config, jax.random.key(0))
+    return Language(model, VOCABULARY, load_tokenizer("byte"), INVENTORY, dict(text=9, speech=7), 64)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("records") / "made", np.random.default_rng(1)
+    made = []
+    for i, text in enumerate(TEXTS):
+        audio = encode_flac(0.1 * rng.normal(size=8000).astype(np.float32), 16_000)
+        units = UnitSequence(np.arange(5, dtype=np.int32) + i, np.full(5, 10, np.int32), 50.0)
+        more = dict(audio=audio, duration=0.5, units={INVENTORY.sha256: units}, split="heldout" if i else "train")
+        made.append(Utterance(f"s/{i}", text, **more))
+    write_records(folder, made, inventories=[INVENTORY])
+    return folder
+
+
+def flags_of(module, *arguments) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return parser.parse_args(list(map(str, arguments)))
+
+
+def test_prompts_and_words(language, records, tmp_path, monkeypatch):
+    asked = []
+
+    def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
+        asked.extend(prompts)
+        assert to == "text" and sampling.temperature == 0 and sampling.max_new_tokens == 9
+        return [SimpleNamespace(text=text) for text in ("Cat!", "noise", "runs school now")]
+
+    monkeypatch.setattr(asr, "open_language", lambda *_: language)
+    monkeypatch.setattr(asr, "complete", complete)
+    said = asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}"))
+    unit = VOCABULARY.block("units").first
+    assert asked[0] == (1, VOCABULARY.id("[Speech]"), *range(unit + 1, unit + 6), VOCABULARY.id("[ASR]"))
+    found = json.loads((tmp_path / "asr.json").read_text())
+    assert (
+        found["asr"]["wer"] == 2 / 4 and found["asr"]["empty"] == ["s/3"] and found["normalizer"] == "whisper-english"
+    )
+    assert "1 left out whose text has no words" in said
+    asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}", "--prompt=interleaved"))
+    assert asked[3][-1] == VOCABULARY.id("[Text]")
+
+
+def test_a_real_model_transcribes(language, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(asr, "open_language", lambda *_: language)
+    asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}", "--split=train"))
+    (row,) = map(json.loads, (tmp_path / "asr.jsonl").read_text().splitlines())
+    assert (row["id"], row["reference"]) == ("s/0", "a blue")
+
+
+def test_no_clip(language, records, monkeypatch):
+    monkeypatch.setattr(asr, "open_language", lambda *_: language)
+    with pytest.raises(ValueError, match="has no heldout clip .* whose id begins with 'x'"):
+        asr.run(flags_of(asr, "--workdir=w", f"--records={records}", "--prefix=x"))
+
+
+class Beeps:
+    """A voice whose sounds are as long as its units last."""
+
+    sample_rate, clones, untimed = 16_000, False, ""
+
+    def timed(self, units, **_):
+        return [UnitSequence(u.ids, np.full(len(u.ids), 4), u.frame_rate) for u in units]
+
+    def speak(self, units, prompts, key):
+        return [np.full(int(sum(u.durations)) * 320, 0.1, np.float32) for u in units]
+
+
+def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_path, monkeypatch):
+    script = tmp_path / "judge.py"  # says how many milliseconds it heard
+    script.write_text(
+        "import json, sys, soundfile\nfor p in open(sys.argv[1]).read().splitlines():\n"
+        "  ms = round(soundfile.info(p).duration * 1000)\n"
+        "  print(json.dumps(dict(audio_filepath=p, text=str(ms), score=ms)))\n"
+    )
+    judge = f"'{sys.executable}' '{script}' {{list}}"
+    monkeypatch.setattr(tts, "open_named", lambda *_, **__: SimpleNamespace(language=language, voice=Beeps()))
+    spoken = [(3, 4), (), (5, 6, 7)]
+
+    def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
+        assert to == "speech" and prompts[0][-1] == VOCABULARY.id("[TTS]") and prompts[0][1] == VOCABULARY.id("[Text]")
+        return [SimpleNamespace(units=units) for units in spoken]
+
+    monkeypatch.setattr(tts, "complete", complete)
+    arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", f"--quality=length={judge}"]
+    said = tts.run(flags_of(tts, "--workdir=w", *arguments, "--normalizer=none"))
+    found = json.loads((tmp_path / "tts.json").read_text())
+    assert found["quality"]["length"] == dict(spoken=(160 + 100 + 240) / 3, resynthesis=1000, recordings=500)
+    assert found["nothing_said"] == 1 and found["judge"] == judge and found["spoken"]["wer"] == 1.0
+    rows = [json.loads(line) for line in (tmp_path / "tts.jsonl").read_text().splitlines()]
+    assert [r["hypothesis"] for r in rows if r["condition"] == "spoken"] == ["160", "100", "240"]
+    assert "resynthesis" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
+    with pytest.raises(ValueError, match="--quality=dnsmos: give it a name"):
+        tts.run(flags_of(tts, "--workdir=w", f"--asr={judge}", "--quality=dnsmos"))
