@@ -45,8 +45,10 @@ def get_config(arg: str = ""):
     config.data.update(
         sources=dict(
             stories=dict(kind="demo", grammar="topics", voices=VOICES, utterances=6000, stories=0.7, heldout=0.05),
+            prompts=dict(kind="asterisk", path="runs/evidence/prompts", heldout=0.25),
             texts=dict(kind="demo_text", grammar="topics", utterances=6000, heldout=0.02),
         ),
+        alignment="pocketsphinx",
         context_length=384,
         batch_size=8,
         spans=dict(text_words=(3, 8), speech_words=(3, 8)),

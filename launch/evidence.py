@@ -8,8 +8,9 @@
 | C   | text, cold, warm                              | does a text model learn speech faster (TWIST)?      |
 | D   | text, replay_0, replay_10, replay_30          | how much text keeps text?                           |
 
-Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same command goes on where it was stopped.
-Tables and curves: OUT/RUN.md and OUT/RUN.svg. Arguments that are not listed here go to launch/train.py.
+Real speech is that of Debian's English asterisk prompts, which `apt-get download` fetches into OUT/prompts unless they
+are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same command goes on where it was
+stopped. Tables and curves: OUT/RUN.md and OUT/RUN.svg. Arguments that are not listed below go to launch/train.py.
 """
 
 import argparse
@@ -17,8 +18,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jaxslm.data.records import Records
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder
+from jaxslm.evaluation.split_clips import write_split_clips
 from jaxslm.evaluation.topic_cloze import write_cloze
+from jaxslm.suites.runs import records_of_run
 
 RUNS = {
     "A": ("interleaved", "control"),
@@ -31,6 +35,7 @@ MODES = ("S", "T", "S->T", "T->S")
 LOSSES = {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
 VOICES = ("baritone",)  # those of configs/evidence.py
 STORIES = 500
+PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722")
 CONFIG = Path(__file__).parent.parent / "configs" / "evidence.py"
 
 
@@ -48,11 +53,24 @@ def main() -> None:
     cloze = flags.out / "cloze"
     if not (cloze / f"{STORIES - 1}_incorrect.txt").is_file():
         write_cloze(cloze, STORIES, VOICES)
+    fetch_prompts(flags.out / "prompts")
     for seed in seeds:
         for arm in dict.fromkeys(arm for name in names for arm in RUNS[name]):
             train(flags.out, arm, seed, others)
             for name in names:
                 show(flags.out, name, seeds)
+
+
+def fetch_prompts(folder: Path) -> None:
+    if (folder / "usr").is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True)
+        for package in sorted(folder.glob("*.deb")):
+            subprocess.run(["dpkg", "-x", package.name, "."], cwd=folder, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{error}: unpack the Debian packages {' and '.join(PACKAGES)} into {folder} yourself")
 
 
 def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
@@ -61,21 +79,47 @@ def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
     if (workdir / "evaluations" / "storycloze.json").is_file():
         return
     words = [sys.executable, str(train), f"--config={CONFIG}:{arm}", f"--workdir={workdir}", f"--config.seed={seed}"]
-    words += [f"--config.eval.suites.cloze.path={out / 'cloze'}", *others]
+    words += [
+        f"--config.eval.suites.cloze.path={out / 'cloze'}",
+        f"--config.data.sources.prompts.path={out / 'prompts'}",
+    ]
+    words += others
     if arm == "warm" or arm.startswith("replay"):
         words.append(f"--config.init_from={run_folder(out, 'text', seed)}")
-    score = [sys.executable, str(train.with_name("evaluate.py")), "--suite=storycloze", f"--workdir={workdir}"]
-    score += [f"--path={out / 'cloze'}", f"--modes={','.join(MODES)}"]
     print(f"{arm}, seed {seed}", flush=True)
-    for command in (words, score):
-        if (code := subprocess.run(command).returncode) != 0:
-            sys.exit(f"{arm}, seed {seed} ended with {code}; the same command goes on from there")
+    run(words, arm, seed)
+    score = [sys.executable, str(train.with_name("evaluate.py")), f"--workdir={workdir}"]
+    modes = f"--modes={','.join(MODES)}"
+    run([*score, "--suite=storycloze", f"--path={halves_of(out, workdir)}", modes, "--name=prompts"], arm, seed)
+    run([*score, "--suite=storycloze", f"--path={out / 'cloze'}", modes], arm, seed)
+
+
+def run(words: list[str], arm: str, seed: int) -> None:
+    if (code := subprocess.run(words).returncode) != 0:
+        sys.exit(f"{arm}, seed {seed} ended with {code}; the same command goes on from there")
+
+
+def halves_of(out: Path, workdir: Path) -> Path:
+    """Held-out prompts cut in two, by the word times of a run's data."""
+    folder = out / "halves"
+    if not folder.is_dir():
+        clips = (
+            u for u in Records(records_of_run(workdir), "") if u.id.startswith("prompts/") and u.split == "heldout"
+        )
+        partial = out / "halves.partial"
+        write_split_clips(partial, clips)
+        partial.rename(folder)
+    return folder
 
 
 def show(out: Path, name: str, seeds: list[int]) -> None:
     curves = read_arms(out, RUNS[name], seeds)
-    figures = {f"storycloze/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
-    (out / f"{name}.md").write_text(as_markdown(curves, figures | LOSSES) + "\n", encoding="utf-8")
+    parts = []
+    for suite, about in (("storycloze", "synthetic stories"), ("prompts", "halves of recorded prompts")):
+        figures = {f"{suite}/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
+        parts.append(f"{about}\n\n{as_markdown(curves, figures)}\n")
+    parts.append(f"held-out losses\n\n{as_markdown(curves, LOSSES)}\n")
+    (out / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")
     draw(curves, {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}, 0.5, out / f"{name}.svg")
 
 

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", help=f"of StoryCloze, such as {','.join(MODES)}; default: S")
     parser.add_argument("--parts", help="of SALMon; default: all that are there")
     parser.add_argument("--limit", type=int, help="the first so many choices; default: all")
+    parser.add_argument("--name", help="of the files that are written; default: that of the suite")
     parser.add_argument("--score_end", action="store_true", help="score </s>, too")
     parser.add_argument("--out", type=Path, help="folder for the table and the scores; default: WORKDIR/evaluations")
 
@@ -38,7 +39,7 @@ def run(flags: argparse.Namespace) -> str:
     opened = open_lm(flags.workdir, flags.step)
     cache = Path(read_config(flags.workdir).data.cache).expanduser() if opened.inventory else flags.workdir
     how = dict(vocabulary=opened.vocabulary, tokenizer=opened.tokenizer, inventory=opened.inventory, cache=cache)
-    suite = make_suite(flags.suite, choices, **how, report=report, score_end=flags.score_end)
+    suite = make_suite(flags.name or flags.suite, choices, **how, report=report, score_end=flags.score_end)
     scores = score_suite(suite, opened.scorer, opened.model, progress=flags.suite)
     out = flags.out or flags.workdir / "evaluations"
     if jax.process_index() == 0:
@@ -46,4 +47,4 @@ def run(flags: argparse.Namespace) -> str:
         if flags.suite in SLM21:
             zerospeech.write_scores(out / SLM21[flags.suite] / f"{flags.split or 'dev'}.txt", named_scores(scores))
     left_out = f"\n{report.summary()}" if report.count() else ""
-    return f"{opened.name}\n{as_table(scores)}{left_out}\nevery score: {out / flags.suite}.jsonl"
+    return f"{opened.name}\n{as_table(scores)}{left_out}\nevery score: {out / suite.name}.jsonl"

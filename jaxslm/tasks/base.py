@@ -176,6 +176,16 @@ def load_run_tokenizer(workdir: Path, name: str) -> tuple[Any, Path | None]:
     return load_tokenizer(str(path)), path
 
 
+def tokenizer_of_run(workdir: Path, name: str, vocabulary: Vocabulary) -> Any:
+    """The tokenizer of a run. Raises ValueError if it is not the one its vocabulary was made with."""
+    tokenizer, _ = load_run_tokenizer(workdir, name)
+    if tokenizer.sha256 != vocabulary.tokenizer_sha256:
+        raise ValueError(
+            f"the tokenizer {name} has changed since the run in {workdir} was trained: put the old one back"
+        )
+    return tokenizer
+
+
 def read_base_config(workdir: Path) -> dict[str, Any]:
     """config.json of the model this run started from, {} if there is none."""
     path = workdir / BASE / "config.json"

@@ -13,7 +13,7 @@ from jaxslm.evaluation.scoring import Scorer
 from jaxslm.hf.load import is_hf_folder, load_decoder, open_source
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.sharding import Partitioner, make_partitioner
-from jaxslm.tasks.base import UNITS, load_run_tokenizer
+from jaxslm.tasks.base import UNITS, tokenizer_of_run
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.likelihood import make_scorer
 from jaxslm.tokenizer import load_tokenizer
@@ -58,12 +58,7 @@ def open_lm(folder: Path, step: int | None = None) -> OpenedLM:
 def _run(workdir: Path, step: int | None, partitioner: Partitioner) -> OpenedLM:
     config = read_config(workdir)
     vocabulary = load_vocabulary(workdir)
-    tokenizer, _ = load_run_tokenizer(workdir, config.data.tokenizer)
-    if tokenizer.sha256 != vocabulary.tokenizer_sha256:
-        raise ValueError(
-            f"the tokenizer {config.data.tokenizer} has changed since the run in {workdir} was trained: put the old "
-            "one back"
-        )
+    tokenizer = tokenizer_of_run(workdir, config.data.tokenizer, vocabulary)
     abstract = _abstract(DecoderConfig(vocab_size=vocabulary.padded_size, **config.model), partitioner)
     model, at = restore_model(workdir / "checkpoints", abstract, step)
     inventory = UnitInventory.load(workdir / UNITS)

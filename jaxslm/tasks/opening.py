@@ -14,7 +14,7 @@ from jaxslm.generation.chain import Chain, Language
 from jaxslm.generation.steps import in_computation_dtype
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.acoustic_stage import STAGE_FILE
-from jaxslm.tasks.base import UNITS, load_run_tokenizer
+from jaxslm.tasks.base import UNITS, tokenizer_of_run
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.tasks.voices import open_voice
@@ -102,12 +102,7 @@ def open_language(workdir: Path, step: int | None = None) -> Language:
             "--acoustic, and a language model by --workdir"
         )
     vocabulary = load_vocabulary(workdir)
-    tokenizer, _ = load_run_tokenizer(workdir, config.data.tokenizer)
-    if tokenizer.sha256 != vocabulary.tokenizer_sha256:
-        raise ValueError(
-            f"the tokenizer {config.data.tokenizer} has changed since the run in {workdir} was trained: put the old "
-            "one back"
-        )
+    tokenizer = tokenizer_of_run(workdir, config.data.tokenizer, vocabulary)
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
     abstract = jax.eval_shape(functools.partial(Decoder, model_config), jax.random.key(0))
     model, _ = restore_model(workdir / "checkpoints", abstract, step)
