@@ -6,6 +6,9 @@
 | jsonl                              | the same on pairs or multiple choice of one's own                               |
 | forgetting                         | loss on text and accuracy on multiple choice, before and after training         |
 | asr, tts                           | WER and CER of what a language model writes, and of what it says, by a judge    |
+| genppl                             | perplexity of heard continuations by a text model, and auto-BLEU                |
+| qa, stsp                           | spoken questions matched with answers; sentiment preservation                   |
+| quality                            | a folder of recordings, by a judge such as DNSMOS                               |
 | units                              | phone purity, PNMI, usage, bitrate, edit distance under changes, ABX of units   |
 | codec                              | SI-SDR, mel and STFT distance, PESQ, STOI, ViSQOL by levels, bitrates, speed    |
 | resynthesis                        | the same of acoustic stages and vocoders, from units; likeness of voices        |
@@ -21,7 +24,8 @@ import sys
 LIKELIHOOD = ("swuggy", "sblimp", "storycloze", "salmon", "jsonl")
 # suite -> module of jaxslm/suites, imported when it is asked for
 SUITES = dict.fromkeys(LIKELIHOOD, "likelihood") | {
-    name: name for name in ("forgetting", "asr", "tts", "units", "codec", "resynthesis")
+    name: name
+    for name in ("forgetting", "asr", "tts", "genppl", "qa", "stsp", "quality", "units", "codec", "resynthesis")
 }
 
 

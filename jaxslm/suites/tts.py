@@ -50,8 +50,8 @@ def run(flags: argparse.Namespace) -> str:
     spoken = _spoken(flags, language, clips)
     rate = clips[0].units[sha256].frame_rate
     sounds = {
-        "spoken": _say(chain, [UnitSequence(u, np.ones(len(u)), rate) for u in spoken], timed=True, seed=flags.seed),
-        "resynthesis": _say(chain, [clip.units[sha256] for clip in clips], timed=False, seed=flags.seed),
+        "spoken": say(chain, [UnitSequence(u, np.ones(len(u)), rate) for u in spoken], timed=True, seed=flags.seed),
+        "resynthesis": say(chain, [clip.units[sha256] for clip in clips], timed=False, seed=flags.seed),
         "recordings": [soundfile.read(io.BytesIO(clip.audio), dtype="float32") for clip in clips],
     }
     errors, quality = {}, {}
@@ -94,7 +94,7 @@ def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> 
     return found
 
 
-def _say(chain, units: Sequence[UnitSequence], *, timed: bool, seed: int) -> list[tuple[np.ndarray, int]]:
+def say(chain, units: Sequence[UnitSequence], *, timed: bool, seed: int) -> list[tuple[np.ndarray, int]]:
     """(samples, rate) of each; a tenth of a second of silence for no units. timed: the voice gives durations."""
     rate, key = chain.voice.sample_rate, jax.random.key(seed)
     some = [i for i, each in enumerate(units) if len(each.ids)]

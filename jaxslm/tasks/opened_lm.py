@@ -74,7 +74,7 @@ def _hugging_face(folder: Path, partitioner: Partitioner) -> OpenedLM:
     fresh = jax.jit(functools.partial(Decoder, model_config), out_shardings=shardings)(jax.random.key(0))
     text = dict(text_size=vocabulary.text_size, size=vocabulary.text_size)
     model = load_decoder(source, fresh, **text, new_rows="mean", key=jax.random.key(0))
-    context = min(int(source.theirs.get("max_position_embeddings") or 2048), 2048)
+    context = min(int(source.config.get("max_position_embeddings") or 2048), 2048)
     config = dict(model=source.fields, loss_chunks=8, optimizer=dict(z_loss=0.0), data=dict(context_length=context))
     return OpenedLM(str(folder), model, vocabulary, tokenizer, None, config, partitioner)
 

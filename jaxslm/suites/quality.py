@@ -1,0 +1,35 @@
+"""Scores of a folder of recordings by a judge of quality, such as DNSMOS or UTMOS."""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from jaxslm.evaluation.judges import LIST, SCORE, ask
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--audio", type=Path, required=True, help="folder of .wav files")
+    parser.add_argument("--judge", required=True, metavar="NAME=COMMAND", help=f"with {LIST}: see evaluation/judges.py")
+    parser.add_argument("--ceiling", type=Path, help="folder of recordings to score beside them")
+    parser.add_argument("--out", type=Path, required=True, help="folder for quality.json")
+
+
+def run(flags: argparse.Namespace) -> str:
+    name, sign, command = flags.judge.partition("=")
+    if not sign:
+        raise ValueError(f"--judge={flags.judge}: give it a name, --judge=NAME=COMMAND")
+    table = {}
+    for folder in (flags.audio, *([flags.ceiling] if flags.ceiling else [])):
+        files = sorted(path.resolve() for path in folder.rglob("*.wav"))
+        if not files:
+            raise ValueError(f"{folder} has no .wav files")
+        scores = ask(command, files, SCORE)
+        table[str(folder)] = dict(
+            mean=statistics.mean(scores), files=len(files), scores=dict(zip(map(str, files), scores, strict=True))
+        )
+    flags.out.mkdir(parents=True, exist_ok=True)
+    whole = dict(suite="quality", metric=name, judge=command, ceiling=str(flags.ceiling or ""), folders=table)
+    (flags.out / "quality.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    lines = [f"{folder}: {name} {found['mean']:.3f} of {found['files']} files" for folder, found in table.items()]
+    return "\n".join([*lines, f"judge: {command}"])
