@@ -248,8 +248,8 @@ def build_vocabulary(
     """Text base of `tokenizer` (see tokenizer.py), then markers, units and task markers, in SpiRit-LM's order, then the
     codes of `codec` (what `describe_codec` says of it) and their markers.
 
-    A tokenizer without text gives a vocabulary without markers of text and speech. Raises ValueError for a codec whose
-    levels have codebooks of different sizes.
+    A tokenizer without text gives a vocabulary without markers of text and speech; no units, one of text alone. Raises
+    ValueError for a codec whose levels have codebooks of different sizes.
     """
     if not tokenizer.has_text:
         markers = tasks = ()
@@ -265,7 +265,8 @@ def build_vocabulary(
     for name, content in named:
         if name in ("units", "codes"):
             size, pattern = content
-            blocks.append(Block(name, blocks[-1].stop, size, pattern=pattern))
+            if size:
+                blocks.append(Block(name, blocks[-1].stop, size, pattern=pattern))
         elif content:
             blocks.append(Block(name, blocks[-1].stop, len(content), tokens=content))
     return Vocabulary(

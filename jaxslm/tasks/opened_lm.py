@@ -68,7 +68,7 @@ def _run(workdir: Path, step: int | None, partitioner: Partitioner) -> OpenedLM:
 
 def _hugging_face(folder: Path, partitioner: Partitioner) -> OpenedLM:
     source, tokenizer = open_source(folder), load_tokenizer(str(folder))
-    vocabulary = build_vocabulary(tokenizer, 1, "", markers=(), tasks=())
+    vocabulary = build_vocabulary(tokenizer, 0, "", markers=(), tasks=())
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **source.fields)
     shardings = partitioner.shardings(_shapes(model_config))
     fresh = jax.jit(functools.partial(Decoder, model_config), out_shardings=shardings)(jax.random.key(0))
