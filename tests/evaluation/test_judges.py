@@ -50,7 +50,9 @@ def test_commands_that_cannot_be_run():
 
 def test_a_text_with_a_line_separator_is_one_text(tmp_path):
     say = "for p in paths: print(json.dumps(dict(audio_filepath=p, text='a\\u2028b\\x85c'), ensure_ascii=False))"
-    assert ask(judge(tmp_path, f"sys.stdout.reconfigure(encoding='utf-8')\n{say}"), FILES, TEXT) == ["a\u2028b\x85c"] * 3
+    assert (
+        ask(judge(tmp_path, f"sys.stdout.reconfigure(encoding='utf-8')\n{say}"), FILES, TEXT) == ["a\u2028b\x85c"] * 3
+    )
 
 
 def test_a_judge_of_one_recording_is_run_for_each(tmp_path):

@@ -58,7 +58,8 @@ def test_prompts_and_words(language, records, tmp_path, monkeypatch):
     def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
         asked.extend(prompts)
         assert to == "text" and sampling.temperature == 0 and sampling.max_new_tokens == 9
-        return [SimpleNamespace(text=text) for text in ("Cat!", "noise", "runs school now")]
+        said = ("Cat!", "noise", "runs school now")
+        return [SimpleNamespace(text=text, stopped=text != "noise") for text in said]
 
     monkeypatch.setattr(asr, "open_language", lambda *_: language)
     monkeypatch.setattr(asr, "complete", complete)
@@ -69,7 +70,8 @@ def test_prompts_and_words(language, records, tmp_path, monkeypatch):
     assert (
         found["asr"]["wer"] == 2 / 4 and found["asr"]["empty"] == ["s/3"] and found["normalizer"] == "whisper-english"
     )
-    assert "1 left out whose text has no words" in said
+    assert "1 left out whose text has no words" in said and "1 transcripts were cut at the length limit" in said
+    assert found["cut"] == 1 and found["ceiling"] is None and found["no_ceiling"]
     asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}", "--prompt=interleaved"))
     assert asked[3][-1] == VOCABULARY.id("[Text]")
 
@@ -79,6 +81,23 @@ def test_a_real_model_transcribes(language, records, tmp_path, monkeypatch):
     asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}", "--split=train"))
     (row,) = map(json.loads, (tmp_path / "asr.jsonl").read_text().splitlines())
     assert (row["id"], row["reference"]) == ("s/0", "a blue")
+
+
+def test_another_recogniser_is_the_ceiling(language, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(asr, "open_language", lambda *_: language)
+    stale = tmp_path / "asr" / "recordings" / "0009.wav"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    judge = f'\'{sys.executable}\' -c \'import sys; print("a blue" if sys.argv[1][-5] == "0" else "")\' {{wav}}'
+    arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", "--split=train"]
+    said = asr.run(flags_of(asr, "--workdir=w", *arguments))
+    found = json.loads((tmp_path / "asr.json").read_text())
+    assert found["recordings"]["wer"] == 0.0 and found["ceiling"] == f"recordings: {judge}" and judge in said
+    assert {path.name for path in stale.parent.iterdir()} == {"0000.wav"}
+    bare = [Utterance("s/0", "a", units={INVENTORY.sha256: UnitSequence(np.arange(5), np.ones(5), 50.0)})]
+    write_records(tmp_path / "bare", bare, inventories=[INVENTORY])
+    with pytest.raises(ValueError, match="came as units, without sound"):
+        asr.run(flags_of(asr, "--workdir=w", *arguments, f"--records={tmp_path / 'bare'}"))
 
 
 def test_no_clip(language, records, monkeypatch):
