@@ -11,7 +11,7 @@ import pytest
 
 from jaxslm.audio.io import encode_flac
 from jaxslm.data.records import Utterance, write_records
-from jaxslm.generation.chain import Language
+from jaxslm.generation.chain import Chain, Language
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.suites import asr, tts
 from jaxslm.tokenizer import load_tokenizer
@@ -107,14 +107,22 @@ def test_no_clip(language, records, monkeypatch):
 
 
 class Beeps:
-    """A voice whose sounds are as long as its units last."""
+    """A voice of one speaker whose sounds are as long as its units last."""
 
     sample_rate, clones, untimed = 16_000, False, ""
+
+    def prompt(self, given, where, *, from_end=False):
+        assert given == "tom", where
+        return given
+
+    def check_units(self, sha256):
+        assert sha256 == INVENTORY.sha256
 
     def timed(self, units, **_):
         return [UnitSequence(u.ids, np.full(len(u.ids), 4), u.frame_rate) for u in units]
 
     def speak(self, units, prompts, key):
+        self.prompts = prompts
         return [np.full(int(sum(u.durations)) * 320, 0.1, np.float32) for u in units]
 
 
@@ -126,7 +134,8 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
         "  print(json.dumps(dict(audio_filepath=p, text=str(ms), score=ms)))\n"
     )
     judge = f"'{sys.executable}' '{script}' {{list}}"
-    monkeypatch.setattr(tts, "open_named", lambda *_, **__: SimpleNamespace(language=language, voice=Beeps()))
+    chain = Chain(language, voice := Beeps())
+    monkeypatch.setattr(tts, "open_named", lambda *_, **__: chain)
     spoken = [(3, 4), (), (5, 6, 7)]
 
     def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
@@ -137,10 +146,17 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
     arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", f"--quality=length={judge}"]
     said = tts.run(flags_of(tts, "--workdir=w", *arguments, "--normalizer=none"))
     found = json.loads((tmp_path / "tts.json").read_text())
-    assert found["quality"]["length"] == dict(spoken=(160 + 100 + 240) / 3, resynthesis=1000, recordings=500)
+    lengths = dict(judge=judge, spoken=(160 + 240) / 2, resynthesis=1000, recordings=500)  # of what there is to hear
+    assert found["quality"]["length"] == lengths and found["ceiling"] == ["resynthesis", "recordings"]
     assert found["nothing_said"] == 1 and found["judge"] == judge and found["spoken"]["wer"] == 1.0
     rows = [json.loads(line) for line in (tmp_path / "tts.jsonl").read_text().splitlines()]
-    assert [r["hypothesis"] for r in rows if r["condition"] == "spoken"] == ["160", "100", "240"]
-    assert "resynthesis" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
+    assert [r["hypothesis"] for r in rows if r["condition"] == "spoken"] == ["160", "", "240"]
+    assert voice.prompts == [None] * 3 and not (tmp_path / "tts" / "spoken" / "0001.wav").exists()
+    tts.run(flags_of(tts, "--workdir=w", *arguments, "--voice=tom"))
+    assert voice.prompts == ["tom"] * 3
+    assert "nothing was said of 1 texts" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
     with pytest.raises(ValueError, match="--quality=dnsmos: give it a name"):
         tts.run(flags_of(tts, "--workdir=w", f"--asr={judge}", "--quality=dnsmos"))
+    voice.untimed = "this one needs durations"
+    with pytest.raises(ValueError, match="this one needs durations"):
+        tts.run(flags_of(tts, "--workdir=w", *arguments))
