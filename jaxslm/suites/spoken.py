@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +32,25 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def clips_of(flags: argparse.Namespace, sha256: str) -> list[Utterance]:
-    """Clips with a transcript and units of the run's inventory. Raises ValueError if there are none."""
-    folder, found = flags.records or records_of_run(flags.workdir), []
+def clips_of(
+    flags: argparse.Namespace, sha256: str, keep: Callable[[Utterance], bool] | None = None
+) -> list[Utterance]:
+    """Clips with a transcript and units of the run's inventory, of those that `keep` takes; [] where it takes none.
+
+    Raises ValueError if there are none to keep.
+    """
+    folder, found, others = flags.records or records_of_run(flags.workdir), [], False
     for utterance in Records(folder, sha256):
         units = utterance.units.get(sha256)
         wanted = utterance.split == flags.split and utterance.id.startswith(flags.prefix)
         if wanted and has_words(utterance.text) and units is not None and len(units.ids):
-            found.append(utterance)
+            if keep is None or keep(utterance):
+                found.append(utterance)
+            else:
+                others = True
         if len(found) == flags.clips:
             break
-    if not found:
+    if not (found or others):
         raise ValueError(
             f"{folder} has no {flags.split} clip with text and units of this run whose id begins with "
             f"'{flags.prefix}': name other records by --records, or another --split"

@@ -1,36 +1,27 @@
 """Transcripts and spoken texts of a run, by toy models: what is asked of them, and what the tables say."""
 
-import argparse
 import json
 import sys
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 from jaxslm.audio.io import encode_flac
 from jaxslm.data.records import Utterance, write_records
-from jaxslm.generation.chain import Chain, Language
-from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.generation.chain import Chain
 from jaxslm.suites import asr, tts
-from jaxslm.tokenizer import load_tokenizer
-from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.units import UnitSequence
-from jaxslm.vocabulary import build_vocabulary
+from tests.suites.toys import INVENTORY, VOCABULARY, Beeps, flags_of, tiny_language
 
 pytest.importorskip("jiwer", reason="pip install 'jaxslm[evaluate]'")
 pytest.importorskip("whisper_normalizer", reason="pip install 'jaxslm[evaluate]'")
-INVENTORY = UnitInventory("mfcc", 0, 50.0, np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32), 20)
-VOCABULARY = build_vocabulary(load_tokenizer("byte"), 20, INVENTORY.sha256)
 TEXTS = ["a blue", "cat", "...", "[noise]", "runs to school"]
 
 
 @pytest.fixture(scope="module")
 def language():
-    config = DecoderConfig(VOCABULARY.padded_size, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
-    model = Decoder(config, jax.random.key(0))
-    return Language(model, VOCABULARY, load_tokenizer("byte"), INVENTORY, dict(text=9, speech=7), 64)
+    return tiny_language()
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +35,6 @@ def records(tmp_path_factory):
         made.append(Utterance(f"s/{i}", text, **more))
     write_records(folder, made, inventories=[INVENTORY])
     return folder
-
-
-def flags_of(module, *arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return parser.parse_args(list(map(str, arguments)))
 
 
 def test_prompts_and_words(language, records, tmp_path, monkeypatch):
@@ -104,26 +89,6 @@ def test_no_clip(language, records, monkeypatch):
     monkeypatch.setattr(asr, "open_language", lambda *_: language)
     with pytest.raises(ValueError, match="has no heldout clip .* whose id begins with 'x'"):
         asr.run(flags_of(asr, "--workdir=w", f"--records={records}", "--prefix=x"))
-
-
-class Beeps:
-    """A voice of one speaker whose sounds are as long as its units last."""
-
-    sample_rate, clones, untimed = 16_000, False, ""
-
-    def prompt(self, given, where, *, from_end=False):
-        assert given == "tom", where
-        return given
-
-    def check_units(self, sha256):
-        assert sha256 == INVENTORY.sha256
-
-    def timed(self, units, **_):
-        return [UnitSequence(u.ids, np.full(len(u.ids), 4), u.frame_rate) for u in units]
-
-    def speak(self, units, prompts, key):
-        self.prompts = prompts
-        return [np.full(int(sum(u.durations)) * 320, 0.1, np.float32) for u in units]
 
 
 def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_path, monkeypatch):
