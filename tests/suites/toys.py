@@ -43,6 +43,6 @@ class Beeps:
     def timed(self, units, **_):
         return [UnitSequence(u.ids, np.full(len(u.ids), 4), u.frame_rate) for u in units]
 
-    def speak(self, units, prompts, key):
+    def speak(self, units, prompts, key, watch=None):
         self.prompts = prompts
         return [np.full(int(sum(u.durations)) * 320, 0.1, np.float32) for u in units]
