@@ -12,7 +12,7 @@ import numpy as np
 from jaxslm.data.report import Report
 from jaxslm.evaluation.judges import LIST
 from jaxslm.evaluation.normalizers import NORMALIZERS, normalizer
-from jaxslm.evaluation.spoken_qa import SpokenQuestion, judge, read_questions
+from jaxslm.evaluation.spoken_qa import QUESTION, SpokenQuestion, judge, read_questions
 from jaxslm.generation.chain import Request
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import complete, prompt_ids
@@ -38,14 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> str:
-    report, normalize = Report(), normalizer(flags.normalizer)
-    questions = list(read_questions(flags.questions, report))
-    wanted = [q for q in questions if (q.audio if flags.workdir else q.prediction) is not None]
-    if not wanted:
-        what = "audio_path" if flags.workdir else "prediction (or name a model by --workdir)"
-        raise ValueError(f"{flags.questions}: none of {len(questions)} questions has {what}\n{report.summary()}")
     if flags.workdir and flags.to == "speech" and not flags.asr:
         raise ValueError("spoken answers need a judge that hears them: --asr=COMMAND")
+    report, normalize = Report(), normalizer(flags.normalizer)
+    questions = list(read_questions(flags.questions, report))
+    wanted = _answerable(flags, questions, normalize, report)
     flags.out.mkdir(parents=True, exist_ok=True)
     sampling = Sampling(max_new_tokens=flags.max_new_tokens, temperature=flags.temperature)
     said = answer(flags, wanted, sampling, report) if flags.workdir else [q.prediction for q in wanted]
@@ -73,6 +70,24 @@ def run(flags: argparse.Namespace) -> str:
     lines += [f"{n:<24} {r['exact']:6.3f} {r['contains']:8.3f} {r['questions']:9d}" for n, r in table.items()]
     left_out = f"\n{report.summary()}" if report.count() else ""
     return "\n".join([*lines, f"judge: {facts['judge']}; normalizer {flags.normalizer}{left_out}"])
+
+
+def _answerable(flags, questions: list[SpokenQuestion], normalize, report: Report) -> list[SpokenQuestion]:
+    """Questions with what is scored, and an answer that a text can match. Raises ValueError if there are none."""
+    found = []
+    for question in questions:
+        if (question.audio if flags.workdir else question.prediction) is None:
+            continue
+        if any(map(normalize, question.answers)):
+            found.append(question)
+        else:
+            cause = f"nothing is left of the answer {question.answers[0]!r} once normalized"
+            cure = "write it out, or choose another --normalizer"
+            report.left_out(f"{flags.questions}, {question.id}", cause, cure, what=QUESTION)
+    if not found:
+        what = "audio_path" if flags.workdir else "prediction (or name a model by --workdir)"
+        raise ValueError(f"{flags.questions}: none of {len(questions)} questions has {what}\n{report.summary()}")
+    return found
 
 
 def _facts(flags: argparse.Namespace, sampling: Sampling) -> dict:
@@ -105,7 +120,7 @@ def answer(
                 clips.append(chain.recording(question.audio))
                 places.append(place)
             except (ValueError, OSError) as error:
-                report.left_out(str(question.audio), str(error), what="question")
+                report.left_out(str(question.audio), str(error), what=QUESTION)
         asked.update(places)
         if not places:
             continue

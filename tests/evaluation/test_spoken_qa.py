@@ -70,11 +70,13 @@ def flags(*words):
 
 def test_predictions_are_scored_by_subset(tmp_path):
     rows = [dict(index=i, answer=a, prediction=p, subset=s) for i, (a, p, s) in enumerate(
-        [("Tom", "tom", "a"), ("Ben", "I think Ben did", "a"), ("Sara", "Anna", "b"), ("Sara", None, "b")]
+        [("[Tom, Ben]", "tom", "a"),
+         ("Tom", "tom", "a"), ("Ben", "I think Ben did", "a"), ("Sara", "Anna", "b"), ("Sara", None, "b")]
     )]  # fmt: skip
     said = qa.run(flags(f"--questions={lines(tmp_path, *rows)}", f"--out={tmp_path / 'out'}"))
     whole = json.loads((tmp_path / "out" / "qa.json").read_text())
-    assert whole["accuracy"]["all"] == dict(questions=3, exact=1 / 3, contains=2 / 3) and whole["without"] == 1
+    assert whole["accuracy"]["all"] == dict(questions=3, exact=1 / 3, contains=2 / 3) and whole["without"] == 2
+    assert "nothing is left of the answer '[Tom, Ben]' once normalized" in said
     assert whole["accuracy"]["a"] == dict(questions=2, exact=0.5, contains=1.0)
     assert whole["judge"] == "match" and whole["normalizer"] == "whisper-english" and "contains" in said
 

@@ -128,5 +128,6 @@ def test_quality_of_folders(tmp_path):
     said = quality.run(parser.parse_args([*words, f"--judge=length='{sys.executable}' '{script}' {{list}}"]))
     found = json.loads((tmp_path / "quality.json").read_text())
     assert [f["mean"] for f in found["folders"].values()] == [0.1, 0.2] and "length 0.100 of 1 files" in said
+    assert found["ceiling"] == str(tmp_path / "theirs") and found["normalizer"] is None
     with pytest.raises(ValueError, match="give it a name"):
         quality.run(parser.parse_args([*words, "--judge=x"]))
