@@ -36,9 +36,12 @@ def read_questions(path: Path, report: Report) -> Iterator[SpokenQuestion]:
             continue
         id, answers, prediction = str(row.get("index", number)), _answers(row.get("answer")), row.get("prediction")
         audio = row.get("audio_path")
+        audio = audio[0] if isinstance(audio, list) and len(audio) == 1 else audio
         file = (root / audio).resolve() if isinstance(audio, str) and audio else None
         if not answers:
             report.left_out(where, "no answer", "give `answer`, a text or a list of texts", what=QUESTION)
+        elif audio and not isinstance(audio, str):
+            report.left_out(where, f"audio_path is {audio!r}", "ask about one recording a line", what=QUESTION)
         elif id in seen:
             report.left_out(where, f"the index '{id}' is that of an earlier line", "number each line", what=QUESTION)
         elif file is not None and not file.is_relative_to(root):

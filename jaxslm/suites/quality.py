@@ -29,7 +29,9 @@ def run(flags: argparse.Namespace) -> str:
             mean=statistics.mean(scores), files=len(files), scores=dict(zip(map(str, files), scores, strict=True))
         )
     flags.out.mkdir(parents=True, exist_ok=True)
-    whole = dict(suite="quality", metric=name, judge=command, ceiling=str(flags.ceiling or ""), folders=table)
+    facts = dict(metric=name, judge=command, normalizer=None, ceiling=str(flags.ceiling) if flags.ceiling else None)
+    facts |= dict(no_ceiling="" if flags.ceiling else "no folder was named by --ceiling")
+    whole = dict(suite="quality", **facts, folders=table)
     (flags.out / "quality.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
     lines = [f"{folder}: {name} {found['mean']:.3f} of {found['files']} files" for folder, found in table.items()]
     return "\n".join([*lines, f"judge: {command}"])

@@ -1,19 +1,23 @@
-"""What the suites asr and tts share: held-out clips of a run, the chain, tables."""
+"""What the suites asr and tts share: held-out clips of a run, their sound, what a judge hears, tables."""
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from jaxslm.audio.io import decode_clip, write_wav
 from jaxslm.data.records import Records, Utterance
 from jaxslm.data.sources import has_words
+from jaxslm.evaluation.judges import TEXT, ask
 from jaxslm.evaluation.normalizers import NORMALIZERS
 from jaxslm.evaluation.word_errors import WordErrors
 from jaxslm.suites.runs import records_of_run
 
 GROUP = 16  # clips that are answered at once
+Sound = tuple[np.ndarray, int]  # samples [N], their rate
 
 
 def add_clips(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +32,25 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def clips_of(flags: argparse.Namespace, sha256: str) -> list[Utterance]:
-    """Clips with a transcript and units of the run's inventory. Raises ValueError if there are none."""
-    folder, found = flags.records or records_of_run(flags.workdir), []
+def clips_of(
+    flags: argparse.Namespace, sha256: str, keep: Callable[[Utterance], bool] | None = None
+) -> list[Utterance]:
+    """Clips with a transcript and units of the run's inventory, of those that `keep` takes; [] where it takes none.
+
+    Raises ValueError if there are none to keep.
+    """
+    folder, found, others = flags.records or records_of_run(flags.workdir), [], False
     for utterance in Records(folder, sha256):
         units = utterance.units.get(sha256)
         wanted = utterance.split == flags.split and utterance.id.startswith(flags.prefix)
         if wanted and has_words(utterance.text) and units is not None and len(units.ids):
-            found.append(utterance)
+            if keep is None or keep(utterance):
+                found.append(utterance)
+            else:
+                others = True
         if len(found) == flags.clips:
             break
-    if not found:
+    if not (found or others):
         raise ValueError(
             f"{folder} has no {flags.split} clip with text and units of this run whose id begins with "
             f"'{flags.prefix}': name other records by --records, or another --split"
@@ -52,6 +64,32 @@ def groups(clips: Sequence[Utterance], what: str) -> Iterator[tuple[int, Sequenc
         for first in range(0, len(clips), GROUP):
             yield first, clips[first : first + GROUP]
             bar.update(len(clips[first : first + GROUP]))
+
+
+def recordings_of(clips: Sequence[Utterance]) -> list[Sound] | None:
+    """What was recorded; None where a clip came as units alone."""
+    if not all(clip.audio for clip in clips):
+        return None
+    found = [decode_clip(clip.audio) for clip in clips]
+    return [(clip.samples, clip.rate) for clip in found]
+
+
+def write_sounds(folder: Path, sounds: Sequence[Sound | None]) -> dict[int, Path]:
+    """FOLDER/0000.wav ... by place, without what is None; files of an earlier evaluation are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("[0-9][0-9][0-9][0-9].wav"):
+        stale.unlink()
+    files = {i: (folder / f"{i:04d}.wav").resolve() for i, sound in enumerate(sounds) if sound is not None}
+    for i, path in files.items():
+        write_wav(path, *sounds[i])
+    return files
+
+
+def texts_of(command: str, files: dict[int, Path], n: int) -> list[str]:
+    """What a judge hears at each of n places; "" where there is no file, of which it is not asked: Whisper hears words
+    in silence."""
+    heard = dict(zip(files, ask(command, list(files.values()), TEXT), strict=True)) if files else {}
+    return [heard.get(i, "") for i in range(n)]
 
 
 def write(out: Path, suite: str, whole: dict, errors: dict[str, WordErrors]) -> None:

@@ -1,25 +1,42 @@
-"""Sentiment preservation of predictions that are there (SpiRit-LM's STSP files)."""
+"""Sentiment preservation of predictions that are there (SpiRit-LM's STSP files), a row a direction such as speech to
+text."""
 
 import argparse
 import dataclasses
 import json
 from pathlib import Path
 
-from jaxslm.evaluation.stsp import preservation
+from jaxslm.evaluation.stsp import SENTIMENTS, preservation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--references", type=Path, required=True, help='JSON lines {"id", "emotion" or "sentiment"}')
-    parser.add_argument("--predictions", type=Path, required=True, help='JSON lines {"id", "pred"}')
+    parser.add_argument(
+        "--direction",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("NAME", "REFERENCES", "PREDICTIONS"),
+        help='files of JSON lines {"id", "emotion" or "sentiment"} and {"id", "pred"}; can be given many times',
+    )
     parser.add_argument("--judge", default="not named", help="classifier that made the predictions, for the table")
     parser.add_argument("--out", type=Path, required=True, help="folder for stsp.json")
 
 
 def run(flags: argparse.Namespace) -> str:
-    found = preservation(flags.references, flags.predictions)
+    table = {}
+    for name, references, predictions in flags.direction:
+        if name in table:
+            raise ValueError(f"two of --direction are called '{name}': give each another name")
+        found = dataclasses.asdict(preservation(Path(references), Path(predictions)))
+        table[name] = dict(references_file=references, predictions_file=predictions) | found
     flags.out.mkdir(parents=True, exist_ok=True)
-    facts = dict(suite="stsp", judge=flags.judge, normalizer=None, ceiling="chance: .333")
-    whole = facts | dict(references_file=str(flags.references)) | dataclasses.asdict(found)
-    (flags.out / "stsp.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    by = ", ".join(f"{name} {value:.3f}" for name, value in found.by_sentiment.items())
-    return f"accuracy {found.accuracy:.3f} of {found.references} ({by}); judge {flags.judge}; chance .333"
+    chance = 1 / len(SENTIMENTS)
+    facts = dict(suite="stsp", judge=flags.judge, normalizer=None, ceiling=None, chance=chance)
+    facts |= dict(no_ceiling="the classifier's own accuracy on the references is not in these files")
+    whole = json.dumps(facts | dict(directions=table), indent=1, ensure_ascii=False)
+    (flags.out / "stsp.json").write_text(whole, encoding="utf-8")
+    lines = []
+    for name, found in table.items():
+        by = ", ".join(f"{sentiment} {value:.3f}" for sentiment, value in found["by_sentiment"].items())
+        lines.append(f"{name}: accuracy {found['accuracy']:.3f} of {found['references']} ({by})")
+    return "\n".join([*lines, f"judge: {flags.judge}; chance {chance:.3f}; {facts['no_ceiling']}"])

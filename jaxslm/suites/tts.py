@@ -2,20 +2,19 @@
 own units in the same voice, and the recordings."""
 
 import argparse
-import io
+import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
-import soundfile
 
-from jaxslm.audio.io import write_wav
 from jaxslm.data.records import Utterance
-from jaxslm.evaluation.judges import LIST, SCORE, TEXT, ask
+from jaxslm.evaluation.judges import LIST, SCORE, ask
 from jaxslm.evaluation.word_errors import word_errors
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import complete, prompt_ids
-from jaxslm.suites.spoken import add_clips, clips_of, groups, table, write
+from jaxslm.suites.spoken import Sound, add_clips, clips_of, groups, recordings_of, table, texts_of, write, write_sounds
 from jaxslm.tasks.opening import open_named
 from jaxslm.units.units import UnitSequence
 
@@ -24,7 +23,8 @@ PROMPTS = {"task": "[TTS]", "interleaved": "[Speech]"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clips(parser)
-    parser.add_argument("--acoustic", help="run of what speaks; default: the run's own voice")
+    parser.add_argument("--acoustic", help="of what speaks; default: as of launch/generate.py")
+    parser.add_argument("--voice", help="recording to sound like, or a vocoder's speaker; default: any voice")
     parser.add_argument("--asr", required=True, help=f"command of the judge, with {LIST}: see evaluation/judges.py")
     parser.add_argument("--quality", action="append", default=[], metavar="NAME=COMMAND", help="scores, such as DNSMOS")
     parser.add_argument(
@@ -38,48 +38,63 @@ def run(flags: argparse.Namespace) -> str:
     if wrong := [each for each in flags.quality if "=" not in each]:
         raise ValueError(f"--quality={wrong[0]}: give it a name, --quality=NAME=COMMAND")
     chain = open_named(flags.workdir, flags.acoustic, flags.step, language=True)
-    if chain.voice is None:
-        raise ValueError(f"{flags.workdir} has no voice of its own: name what speaks by --acoustic=WORKDIR")
-    if chain.voice.clones:
-        raise ValueError(
-            "what speaks takes on the voice of a recording, which this suite does not give: name a vocoder"
-        )
+    check_speaks(chain, flags.workdir)
+    voice = chain.voice_of(flags.voice)
+    prompt = None if voice is None else chain.voice.prompt(voice, f"--voice={flags.voice}")
     language, sha256 = chain.language, chain.language.vocabulary.unit_inventory_sha256
     clips = clips_of(flags, sha256)
     out = flags.out or flags.workdir / "evaluations"
     spoken = _spoken(flags, language, clips)
-    rate = clips[0].units[sha256].frame_rate
+    rate, prompts = clips[0].units[sha256].frame_rate, [prompt] * len(clips)
+    made = [UnitSequence(np.asarray(ids, np.int32), np.ones(len(ids), np.int32), rate) for ids in spoken]
     sounds = {
-        "spoken": say(chain, [UnitSequence(u, np.ones(len(u)), rate) for u in spoken], timed=True, seed=flags.seed),
-        "resynthesis": say(chain, [clip.units[sha256] for clip in clips], timed=False, seed=flags.seed),
-        "recordings": [soundfile.read(io.BytesIO(clip.audio), dtype="float32") for clip in clips],
+        "spoken": say(chain, made, prompts, timed=True, seed=flags.seed),
+        "resynthesis": say(chain, [clip.units[sha256] for clip in clips], prompts, timed=False, seed=flags.seed),
     }
+    if recordings := recordings_of(clips):
+        sounds["recordings"] = recordings
     errors, quality = {}, {}
     for name, heard in sounds.items():
-        folder = out / "tts" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [(folder / f"{i:04d}.wav").resolve() for i in range(len(clips))]
-        for path, (samples_N, hertz) in zip(files, heard, strict=True):
-            write_wav(path, samples_N, hertz)
-        said = ask(flags.asr, files, TEXT)
+        files = write_sounds(out / "tts" / name, heard)
+        said = texts_of(flags.asr, files, len(clips))
         errors[name] = word_errors([c.id for c in clips], [c.text for c in clips], said, flags.normalizer)
         for each in flags.quality:
             kind, _, command = each.partition("=")
-            quality.setdefault(kind, {})[name] = float(np.mean(ask(command, files, SCORE)))
+            scores = ask(command, list(files.values()), SCORE) if files else []
+            quality.setdefault(kind, dict(judge=command))[name] = statistics.mean(scores) if scores else None
     facts = dict(
         model=str(flags.workdir),
         judge=flags.asr,
         prompt=PROMPTS[flags.prompt],
         temperature=flags.temperature,
+        voice=flags.voice,
         normalizer=flags.normalizer,
-        ceiling="resynthesis, recordings",
+        ceiling=[name for name in sounds if name != "spoken"],
         nothing_said=sum(not len(units) for units in spoken),
         quality=quality,
     )
     write(out, "tts", facts, errors)
-    scores = "".join(f"\n{kind}: {', '.join(f'{n} {v:.3f}' for n, v in by.items())}" for kind, by in quality.items())
-    how = f"judge {flags.asr}; normalizer {flags.normalizer}; ceilings: resynthesis and recordings"
-    return f"{table(errors)}{scores}\n{how}\nto hear: {out / 'tts'}"
+    return _summary(errors, facts, out)
+
+
+def check_speaks(chain, workdir: Path) -> None:
+    """Raises ValueError where a chain cannot speak what its language model says."""
+    if chain.voice is None:
+        raise ValueError(f"{workdir} has no voice of its own: name what speaks by --acoustic=WORKDIR")
+    if chain.voice.untimed:
+        raise ValueError(chain.voice.untimed)
+
+
+def _summary(errors, facts: dict, out: Path) -> str:
+    lines = [table(errors)]
+    for kind, by in facts["quality"].items():
+        figures = {name: value for name, value in by.items() if name != "judge"}
+        cells = ", ".join(f"{name} {'none' if v is None else f'{v:.3f}'}" for name, v in figures.items())
+        lines.append(f"{kind}: {cells}; judge {by['judge']}")
+    if facts["nothing_said"]:
+        lines.append(f"nothing was said of {facts['nothing_said']} texts: their words count as deleted")
+    lines.append(f"judge {facts['judge']}; normalizer {facts['normalizer']}; ceilings: {', '.join(facts['ceiling'])}")
+    return "\n".join([*lines, f"to hear: {out / 'tts'}"])
 
 
 def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> list[tuple[int, ...]]:
@@ -94,13 +109,14 @@ def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> 
     return found
 
 
-def say(chain, units: Sequence[UnitSequence], *, timed: bool, seed: int) -> list[tuple[np.ndarray, int]]:
-    """(samples, rate) of each; a tenth of a second of silence for no units. timed: the voice gives durations."""
-    rate, key = chain.voice.sample_rate, jax.random.key(seed)
-    some = [i for i, each in enumerate(units) if len(each.ids)]
+def say(chain, units: Sequence[UnitSequence], prompts: Sequence, *, timed: bool, seed: int) -> list[Sound | None]:
+    """The sound of each, None of no units. prompts: as `Voice.speak` takes them. timed: the voice gives durations."""
+    key, some = jax.random.key(seed), [i for i, each in enumerate(units) if len(each.ids)]
+    if not some:
+        return [None] * len(units)
     asked = [units[i] for i in some]
-    if timed and asked:
+    if timed:
         asked = chain.voice.timed(asked, speed=1.0, temperature=0.0, key=key)
-    sounds = dict(zip(some, chain.voice.speak(asked, [None] * len(asked), key), strict=True)) if asked else {}
-    silence = np.zeros(rate // 10, np.float32)
-    return [(sounds.get(i, silence), rate) for i in range(len(units))]
+    made = chain.voice.speak(asked, [prompts[i] for i in some], key)
+    sounds = {i: (samples_N, chain.voice.sample_rate) for i, samples_N in zip(some, made, strict=True)}
+    return [sounds.get(i) for i in range(len(units))]

@@ -42,10 +42,31 @@ def test_what_is_wrong_is_named(tmp_path, body, field, message):
 
 
 def test_commands_that_cannot_be_run():
-    with pytest.raises(ValueError, match="has no {list}"):
+    with pytest.raises(ValueError, match="must have one of {list}"):
         ask("whisper", FILES, TEXT)
     with pytest.raises(ValueError, match="'no-such-judge' cannot be run"):
         ask("no-such-judge {list}", FILES, TEXT)
+
+
+def test_a_text_with_a_line_separator_is_one_text(tmp_path):
+    say = "for p in paths: print(json.dumps(dict(audio_filepath=p, text='a\\u2028b\\x85c'), ensure_ascii=False))"
+    assert (
+        ask(judge(tmp_path, f"sys.stdout.reconfigure(encoding='utf-8')\n{say}"), FILES, TEXT) == ["a\u2028b\x85c"] * 3
+    )
+
+
+def test_a_judge_of_one_recording_is_run_for_each(tmp_path):
+    script = tmp_path / "one.py"
+    script.write_text("import sys\nprint(sys.argv[1][-1] if sys.argv[2] == 'text' else len(sys.argv[1]))")
+    command = f"'{sys.executable}' '{script}' {{wav}}"
+    assert ask(f"{command} text", FILES, TEXT) == ["a", "c", "é"]
+    assert ask(f"{command} score", FILES, SCORE) == [4, 6, 4]
+    with pytest.raises(ValueError, match="prints no number of /x/a: 'a'"):
+        ask(f"{command} text", FILES, SCORE)
+    with pytest.raises(ValueError, match="/x/a text ended with 1; see"):
+        ask(f"'{sys.executable}' -c 'import sys; sys.exit(1)' {{wav}} text", FILES, TEXT)
+    with pytest.raises(ValueError, match="must have one of {list}"):
+        ask(f"{command} {{list}}", FILES, TEXT)
 
 
 def test_no_shell_sees_the_command(tmp_path):

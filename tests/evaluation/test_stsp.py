@@ -53,7 +53,11 @@ def test_the_table_has_judge_and_ceiling(tmp_path):
     files = [write(tmp_path / "r", [dict(id=1, emotion="sad")]), write(tmp_path / "p", [dict(id=1, pred="sad")])]
     parser = argparse.ArgumentParser()
     stsp.add_arguments(parser)
-    words = [f"--references={files[0]}", f"--predictions={files[1]}", "--judge=wav2vec2-base", f"--out={tmp_path}"]
-    assert "accuracy 1.000 of 1" in stsp.run(parser.parse_args(words))
+    both = ["--direction", "S-T", *map(str, files), "--direction", "T-T", *map(str, files)]
+    said = stsp.run(parser.parse_args([*both, "--judge=wav2vec2-base", f"--out={tmp_path}"]))
+    assert "S-T: accuracy 1.000 of 1" in said and "T-T: accuracy" in said
     whole = json.loads((tmp_path / "stsp.json").read_text())
-    assert whole["judge"] == "wav2vec2-base" and whole["ceiling"] and whole["accuracy"] == 1.0
+    assert whole["judge"] == "wav2vec2-base" and whole["directions"]["T-T"]["accuracy"] == 1.0
+    assert whole["ceiling"] is None and whole["no_ceiling"]
+    with pytest.raises(ValueError, match="two of --direction are called 'S-T'"):
+        stsp.run(parser.parse_args([*both[:4], *both[:4], f"--out={tmp_path}"]))

@@ -1,36 +1,27 @@
 """Transcripts and spoken texts of a run, by toy models: what is asked of them, and what the tables say."""
 
-import argparse
 import json
 import sys
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 from jaxslm.audio.io import encode_flac
 from jaxslm.data.records import Utterance, write_records
-from jaxslm.generation.chain import Language
-from jaxslm.models.decoder import Decoder, DecoderConfig
+from jaxslm.generation.chain import Chain
 from jaxslm.suites import asr, tts
-from jaxslm.tokenizer import load_tokenizer
-from jaxslm.units.inventory import UnitInventory
 from jaxslm.units.units import UnitSequence
-from jaxslm.vocabulary import build_vocabulary
+from tests.suites.toys import INVENTORY, VOCABULARY, Beeps, flags_of, tiny_language
 
 pytest.importorskip("jiwer", reason="pip install 'jaxslm[evaluate]'")
 pytest.importorskip("whisper_normalizer", reason="pip install 'jaxslm[evaluate]'")
-INVENTORY = UnitInventory("mfcc", 0, 50.0, np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32), 20)
-VOCABULARY = build_vocabulary(load_tokenizer("byte"), 20, INVENTORY.sha256)
 TEXTS = ["a blue", "cat", "...", "[noise]", "runs to school"]
 
 
 @pytest.fixture(scope="module")
 def language():
-    config = DecoderConfig(VOCABULARY.padded_size, d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
-    model = Decoder(config, jax.random.key(0))
-    return Language(model, VOCABULARY, load_tokenizer("byte"), INVENTORY, dict(text=9, speech=7), 64)
+    return tiny_language()
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +37,14 @@ def records(tmp_path_factory):
     return folder
 
 
-def flags_of(module, *arguments) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return parser.parse_args(list(map(str, arguments)))
-
-
 def test_prompts_and_words(language, records, tmp_path, monkeypatch):
     asked = []
 
     def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
         asked.extend(prompts)
         assert to == "text" and sampling.temperature == 0 and sampling.max_new_tokens == 9
-        return [SimpleNamespace(text=text) for text in ("Cat!", "noise", "runs school now")]
+        said = ("Cat!", "noise", "runs school now")
+        return [SimpleNamespace(text=text, stopped=text != "noise") for text in said]
 
     monkeypatch.setattr(asr, "open_language", lambda *_: language)
     monkeypatch.setattr(asr, "complete", complete)
@@ -69,7 +55,8 @@ def test_prompts_and_words(language, records, tmp_path, monkeypatch):
     assert (
         found["asr"]["wer"] == 2 / 4 and found["asr"]["empty"] == ["s/3"] and found["normalizer"] == "whisper-english"
     )
-    assert "1 left out whose text has no words" in said
+    assert "1 left out whose text has no words" in said and "1 transcripts were cut at the length limit" in said
+    assert found["cut"] == 1 and found["ceiling"] is None and found["no_ceiling"]
     asr.run(flags_of(asr, "--workdir=w", f"--records={records}", f"--out={tmp_path}", "--prompt=interleaved"))
     assert asked[3][-1] == VOCABULARY.id("[Text]")
 
@@ -81,22 +68,27 @@ def test_a_real_model_transcribes(language, records, tmp_path, monkeypatch):
     assert (row["id"], row["reference"]) == ("s/0", "a blue")
 
 
+def test_another_recogniser_is_the_ceiling(language, records, tmp_path, monkeypatch):
+    monkeypatch.setattr(asr, "open_language", lambda *_: language)
+    stale = tmp_path / "asr" / "recordings" / "0009.wav"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    judge = f'\'{sys.executable}\' -c \'import sys; print("a blue" if sys.argv[1][-5] == "0" else "")\' {{wav}}'
+    arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", "--split=train"]
+    said = asr.run(flags_of(asr, "--workdir=w", *arguments))
+    found = json.loads((tmp_path / "asr.json").read_text())
+    assert found["recordings"]["wer"] == 0.0 and found["ceiling"] == f"recordings: {judge}" and judge in said
+    assert {path.name for path in stale.parent.iterdir()} == {"0000.wav"}
+    bare = [Utterance("s/0", "a", units={INVENTORY.sha256: UnitSequence(np.arange(5), np.ones(5), 50.0)})]
+    write_records(tmp_path / "bare", bare, inventories=[INVENTORY])
+    with pytest.raises(ValueError, match="came as units, without sound"):
+        asr.run(flags_of(asr, "--workdir=w", *arguments, f"--records={tmp_path / 'bare'}"))
+
+
 def test_no_clip(language, records, monkeypatch):
     monkeypatch.setattr(asr, "open_language", lambda *_: language)
     with pytest.raises(ValueError, match="has no heldout clip .* whose id begins with 'x'"):
         asr.run(flags_of(asr, "--workdir=w", f"--records={records}", "--prefix=x"))
-
-
-class Beeps:
-    """A voice whose sounds are as long as its units last."""
-
-    sample_rate, clones, untimed = 16_000, False, ""
-
-    def timed(self, units, **_):
-        return [UnitSequence(u.ids, np.full(len(u.ids), 4), u.frame_rate) for u in units]
-
-    def speak(self, units, prompts, key):
-        return [np.full(int(sum(u.durations)) * 320, 0.1, np.float32) for u in units]
 
 
 def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_path, monkeypatch):
@@ -107,7 +99,8 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
         "  print(json.dumps(dict(audio_filepath=p, text=str(ms), score=ms)))\n"
     )
     judge = f"'{sys.executable}' '{script}' {{list}}"
-    monkeypatch.setattr(tts, "open_named", lambda *_, **__: SimpleNamespace(language=language, voice=Beeps()))
+    chain = Chain(language, voice := Beeps())
+    monkeypatch.setattr(tts, "open_named", lambda *_, **__: chain)
     spoken = [(3, 4), (), (5, 6, 7)]
 
     def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
@@ -118,10 +111,17 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
     arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", f"--quality=length={judge}"]
     said = tts.run(flags_of(tts, "--workdir=w", *arguments, "--normalizer=none"))
     found = json.loads((tmp_path / "tts.json").read_text())
-    assert found["quality"]["length"] == dict(spoken=(160 + 100 + 240) / 3, resynthesis=1000, recordings=500)
+    lengths = dict(judge=judge, spoken=(160 + 240) / 2, resynthesis=1000, recordings=500)  # of what there is to hear
+    assert found["quality"]["length"] == lengths and found["ceiling"] == ["resynthesis", "recordings"]
     assert found["nothing_said"] == 1 and found["judge"] == judge and found["spoken"]["wer"] == 1.0
     rows = [json.loads(line) for line in (tmp_path / "tts.jsonl").read_text().splitlines()]
-    assert [r["hypothesis"] for r in rows if r["condition"] == "spoken"] == ["160", "100", "240"]
-    assert "resynthesis" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
+    assert [r["hypothesis"] for r in rows if r["condition"] == "spoken"] == ["160", "", "240"]
+    assert voice.prompts == [None] * 3 and not (tmp_path / "tts" / "spoken" / "0001.wav").exists()
+    tts.run(flags_of(tts, "--workdir=w", *arguments, "--voice=tom"))
+    assert voice.prompts == ["tom"] * 3
+    assert "nothing was said of 1 texts" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
     with pytest.raises(ValueError, match="--quality=dnsmos: give it a name"):
         tts.run(flags_of(tts, "--workdir=w", f"--asr={judge}", "--quality=dnsmos"))
+    voice.untimed = "this one needs durations"
+    with pytest.raises(ValueError, match="this one needs durations"):
+        tts.run(flags_of(tts, "--workdir=w", *arguments))
