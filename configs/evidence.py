@@ -1,4 +1,5 @@
 """Small runs that show what each part of the recipe does: `configs/evidence.py:ARM`, all by launch/evidence.py.
+`:tiny` is "interleaved" at a size for a try, without recordings and suites.
 
 The same data, model, steps and tokens in every arm; arms differ from "interleaved" in what ARMS says. The effects are
 those of SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et al. 2023, section 4).
@@ -29,8 +30,9 @@ ARMS = {
 
 
 def get_config(arg: str = ""):
-    if (arm := arg or "interleaved") not in ARMS:
-        raise ValueError(f"evidence knows the arms {', '.join(ARMS)}, not {arm!r}")
+    arm = "interleaved" if arg in ("", "tiny") else arg
+    if arm not in ARMS:
+        raise ValueError(f"evidence knows the arms {', '.join(ARMS)}, and 'tiny', not {arg!r}")
     config = common.speech_text_lm()
     config.steps = 1500
     config.checkpoint.update(every=500, keep=1)
@@ -54,4 +56,10 @@ def get_config(arg: str = ""):
         spans=dict(text_words=(3, 8), speech_words=(3, 8)),
     )
     config.update_from_flattened_dict(_mixture(text=0.15, speech=0.25, interleaved=0.6) | ARMS[arm])
+    if arg == "tiny":
+        config.steps = 40
+        config.eval.suites = dict()
+        del config.data.sources.prompts
+        for source in ("stories", "texts"):
+            config.data.sources[source].utterances = 300
     return config
