@@ -12,10 +12,10 @@ from jaxslm.data.prepare import prepared_folder
 from jaxslm.data.records import Records
 from jaxslm.evaluation import speakers
 from jaxslm.evaluation.resynthesis import Spoken, evaluate_resynthesis, read_spoken, summary
+from jaxslm.suites.resynthesis import named_runs
 from jaxslm.tasks.codec_files import open_codec
 from jaxslm.tasks.voices import open_voice
 from jaxslm.units.inventory import UnitInventory
-from launch import evaluate
 from tests.tasks import tiny_acoustic
 
 RATE = 16_000
@@ -187,8 +187,8 @@ def test_runs_go_by_the_names_they_are_given(tmp_path, monkeypatch):
     (tmp_path / "lr=1e-3").mkdir()
     asked = ["a=runs/one", "pair=runs/coarse,runs/fine", "runs/two", "lr=1e-3"]
     named = {"a": "runs/one", "pair": "runs/coarse,runs/fine", "two": "runs/two", "lr=1e-3": "lr=1e-3"}
-    assert evaluate.named_runs(asked) == named
+    assert named_runs(asked) == named
     with pytest.raises(ValueError, match="two of --acoustic are called 'two'"):
-        evaluate.named_runs(["runs/two", "other/two"])
+        named_runs(["runs/two", "other/two"])
     with pytest.raises(ValueError, match="give the two stages a name"):
-        evaluate.named_runs(["runs/coarse,runs/fine"])
+        named_runs(["runs/coarse,runs/fine"])
