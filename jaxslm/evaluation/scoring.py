@@ -2,8 +2,7 @@
 
 Sequences are packed into rows as training packs documents; attention keeps them apart, so a score does not depend on
 what else is in the batch. Only what is no number passes through its zeros: such a row is scored again, one by one. The
-loss is that of training, with a sum for each sequence in the place of one for each
-objective, and sharded as it is.
+loss is that of training, with a sum for each sequence in the place of one for each objective, and sharded as it is.
 
 N sequences, B rows, T places of a row.
 """

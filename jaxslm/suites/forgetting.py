@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -28,10 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> str:
-    config = read_config(flags.workdir)
-    base = flags.base or Path(config.init_from).expanduser()
-    if not flags.base and not config.init_from:
-        raise ValueError(f"{flags.workdir} was not begun from another model (init_from): name one by --base=FOLDER")
+    base = flags.base or _beginning(flags.workdir)
     report = Report()
     raws = read_text(dict(path=str(flags.text), heldout=0.0), report)
     documents = [raw.text for raw, _ in zip(raws, range(flags.limit), strict=False)]
@@ -47,9 +46,22 @@ def run(flags: argparse.Namespace) -> str:
     if jax.process_index() == 0:
         out.mkdir(parents=True, exist_ok=True)
         whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **figures)
-        (out / "forgetting.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
+        (out / "forgetting.json").write_text(json.dumps(_plain(whole), indent=1, allow_nan=False), encoding="utf-8")
     left_out = f"\n{report.summary()}" if report.count() else ""
     return _table(figures) + left_out
+
+
+def _beginning(workdir: Path) -> Path:
+    if not (init_from := read_config(workdir).get("init_from")):
+        raise ValueError(f"{workdir} was not begun from another model (init_from): name one by --base=FOLDER")
+    return Path(init_from).expanduser()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _measure(opened: OpenedLM, documents, choices, report: Report, cache: Path) -> dict[str, float]:

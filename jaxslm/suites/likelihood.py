@@ -42,9 +42,13 @@ def run(flags: argparse.Namespace) -> str:
     suite = make_suite(flags.name or flags.suite, choices, **how, report=report, score_end=flags.score_end)
     scores = score_suite(suite, opened.scorer, opened.model, progress=flags.suite)
     out = flags.out or flags.workdir / "evaluations"
+    unwritten = ""
     if jax.process_index() == 0:
         write_scores(scores, out, model=opened.name)
         if flags.suite in SLM21:
-            zerospeech.write_scores(out / SLM21[flags.suite] / f"{flags.split or 'dev'}.txt", named_scores(scores))
+            try:
+                zerospeech.write_scores(out / SLM21[flags.suite] / f"{flags.split or 'dev'}.txt", named_scores(scores))
+            except ValueError as error:  # a score that is no number: the table counts it
+                unwritten = f"\nno file of scores for zrc: {error}"
     left_out = f"\n{report.summary()}" if report.count() else ""
-    return f"{opened.name}\n{as_table(scores)}{left_out}\nevery score: {out / suite.name}.jsonl"
+    return f"{opened.name}\n{as_table(scores)}{left_out}{unwritten}\nevery score: {out / suite.name}.jsonl"

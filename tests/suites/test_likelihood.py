@@ -11,6 +11,7 @@ import soundfile
 
 from jaxslm.data.report import Report
 from jaxslm.evaluation.choices import Choice, Part
+from jaxslm.evaluation.scoring import Scorer
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.suites import forgetting, likelihood
 from jaxslm.tasks.likelihood import make_suite
@@ -159,6 +160,36 @@ def test_a_run_without_a_base_asks_for_one(workdir, tmp_path):
     (tmp_path / "text.txt").write_text("A line.")
     with pytest.raises(ValueError, match="was not begun from another model .* name one by --base"):
         run(forgetting, f"--workdir={workdir}", f"--text={tmp_path / 'text.txt'}")
+
+
+def test_scores_that_are_no_number_are_counted_and_said(workdir, tmp_path, monkeypatch):
+    """Of sWUGGY, whose own files of scores cannot have them."""
+    split = tmp_path / "lexical" / "dev"
+    split.mkdir(parents=True)
+    rng, rows = np.random.default_rng(2), ["id,filename,voice,frequency,word,phones,length_phones,correct"]
+    for pair in range(2):
+        for correct in (1, 0):
+            soundfile.write(split / f"w{pair}{correct}.wav", 0.1 * rng.normal(size=5000), 16_000)
+            rows.append(f"{pair},w{pair}{correct},A,7,word,W ER D,3,{correct}")
+    (split / "gold.csv").write_text("\n".join(rows) + "\n")
+    arguments = ["--suite=swuggy", f"--workdir={workdir}", f"--path={tmp_path}", f"--out={tmp_path / 'out'}"]
+    run(likelihood, *arguments)
+    lines = (tmp_path / "out" / "lexical" / "dev.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["w00", "w01", "w10", "w11"]
+    (tmp_path / "out" / "lexical" / "dev.txt").unlink()
+    whole = Scorer.__call__
+
+    def one_lost(self, *given, **more):
+        found = whole(self, *given, **more)
+        found[0] = np.nan
+        return found
+
+    monkeypatch.setattr(Scorer, "__call__", one_lost)
+    said = run(likelihood, *arguments)
+    table = json.loads((tmp_path / "out" / "swuggy.json").read_text())
+    assert table["accuracy"]["sum"]["all"]["not_a_number"] == 1 and table["accuracy"]["sum"]["all"]["items"] == 1
+    assert "1 of 2 have a score that is no number" in said and "no file of scores for zrc" in said
+    assert not (tmp_path / "out" / "lexical" / "dev.txt").exists()
 
 
 def test_a_folder_that_is_no_model(tmp_path):
