@@ -117,6 +117,7 @@ def learned_units() -> dict:
         seed=0,
         max_fit_frames=200_000,  # that k-means learns from
         kmeans_batch=0,  # frames of a batch of mini-batch k-means; 0: all at once
+        deduplicated=True,  # runs of equal units are one, with a duration; False: a unit for each frame
         inventory="",  # instead of learning: a folder, or the name of a published inventory (see units/published.py)
         centroids="",  # the file of a published or other quantizer
     )

@@ -14,6 +14,15 @@ def _mixture(**shares: float) -> dict:
     return {f"data.mixture.{name}": shares.get(name, 0.0) for name in ("text", "speech", "interleaved", "asr", "tts")}
 
 
+def _units(clusters: int, **others) -> dict:
+    units = dict(clusters=clusters, **others)
+    # Without joined runs a story is longer: rows of 512, so many that a step has the same tokens.
+    rows = {} if units.get("deduplicated", True) else {"data.context_length": 512, "data.batch_size": 6}
+    return {f"data.units.{name}": value for name, value in units.items()} | rows
+
+
+_WHISPER = dict(encoder="runs/evidence/whisper-tiny.en", layer=4, crop=True)  # launch/evidence.py --whisper names it
+
 ARMS = {
     "interleaved": {},
     "control": _mixture(text=0.375, speech=0.625),  # text and speech as in "interleaved", 3 to 5
@@ -26,6 +35,13 @@ ARMS = {
     "replay_0": _mixture(speech=0.3, interleaved=0.7) | {"init_from": "text"},
     "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | {"init_from": "text"},
     "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | {"init_from": "text"},
+    "mfcc_500": _units(500),
+    "mfcc_1000": _units(1000),
+    "mfcc_100_frames": _units(100, deduplicated=False),
+    "whisper_100": _units(100, **_WHISPER),
+    "whisper_500": _units(500, **_WHISPER),
+    "whisper_1000": _units(1000, **_WHISPER),
+    "whisper_500_frames": _units(500, deduplicated=False, **_WHISPER),
 }
 
 

@@ -7,6 +7,10 @@
 | B   | asr_tts, interleaved                          | what do transcripts add?                            |
 | C   | text, cold, warm                              | does a text model learn speech faster (TWIST)?      |
 | D   | text, replay_0, replay_10, replay_30          | how much text keeps text?                           |
+| E   | interleaved (MFCC, 100 units), mfcc_500,      | which units, how many, and with runs of equal ones  |
+|     | mfcc_1000, mfcc_100_frames, whisper_100, ...  | joined or not (frames)?                             |
+
+E needs the folder of openai/whisper-tiny.en: --whisper=FOLDER.
 
 Real speech is that of Debian's English asterisk prompts, which `apt-get download` fetches into OUT/prompts unless they
 are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same command goes on where it was
@@ -30,6 +34,10 @@ RUNS = {
     "B": ("asr_tts", "interleaved"),
     "C": ("text", "cold", "warm"),
     "D": ("text", "replay_0", "replay_10", "replay_30"),
+    "E": (
+        *("interleaved", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
+        *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
+    ),
 }
 MODES = ("S", "T", "S->T", "T->S")
 LOSSES = {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
@@ -46,17 +54,21 @@ def main() -> None:
     parser.add_argument("--runs", default="A,F,B", help=f"of {','.join(RUNS)}; default: A,F,B")
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for run E")
     flags, others = parser.parse_known_args()
     names, seeds = flags.runs.split(","), [int(seed) for seed in flags.seeds.split(",")]
     if unknown := [name for name in names if name not in RUNS]:
         parser.error(f"there is no run {unknown[0]}; there are {', '.join(RUNS)}")
+    if "E" in names and (flags.whisper is None or not (flags.whisper / "config.json").is_file()):
+        parser.error("run E needs --whisper=FOLDER, as huggingface-cli download openai/whisper-tiny.en gives it")
     cloze = flags.out / "cloze"
     if not (cloze / f"{STORIES - 1}_incorrect.txt").is_file():
         write_cloze(cloze, STORIES, VOICES)
     fetch_prompts(flags.out / "prompts")
     for seed in seeds:
         for arm in dict.fromkeys(arm for name in names for arm in RUNS[name]):
-            train(flags.out, arm, seed, others)
+            own = [f"--config.data.units.encoder={flags.whisper}"] if arm.startswith("whisper") else []
+            train(flags.out, arm, seed, [*own, *others])
             for name in names:
                 show(flags.out, name, seeds)
 

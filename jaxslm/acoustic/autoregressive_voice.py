@@ -73,7 +73,8 @@ class AutoregressiveVoice:
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
         """The units with predicted durations, unless `untimed`."""
-        return predict(self.durations, units, speed=speed, temperature=temperature, key=key)
+        how = dict(speed=speed, temperature=temperature, key=key)
+        return predict(self.durations, units, **how, deduplicated=self.inventory.deduplicated)
 
     def speak(
         self,

@@ -19,7 +19,7 @@ from jaxslm.masking import mask_time
 from jaxslm.nn.convolution import Conv1d
 from jaxslm.nn.layers import Embedding, LayerNorm, Linear
 from jaxslm.row_keys import keys_of
-from jaxslm.units.units import UnitSequence, check_speed, deduplicate
+from jaxslm.units.units import UnitSequence, at_speed, check_speed, deduplicate
 
 MIN_LOG_STD, MAX_LOG_STD = -4.0, 2.0  # what is predicted is held between them: durations stay finite
 MAX_MEAN_LOG_STD = 0.0  # that lengthens a mean duration: a spread that is not learnt yet makes no unit last for ever
@@ -161,11 +161,13 @@ def predict(
     speed: float = 1.0,
     temperature: float = 0.0,
     key: jax.Array | None = None,
+    deduplicated: bool = True,
 ) -> list[UnitSequence]:
     """The units with predicted durations; equal neighbours are joined first, their own durations are not looked at.
 
     speed: above 1 is faster. temperature: of the spread; 0 takes mean durations (without a spread exp of the mean of
       log(d + 1)), else `key` draws, one or one for each sequence.
+    deduplicated: as of the inventory; where it is not, each unit is a frame, and nothing is predicted.
     Raises ValueError for ids the model does not have, a speed as in `whole_frames`, a temperature below 0, or above 0
     of a model without spread or without a key.
     """
@@ -174,6 +176,8 @@ def predict(
         raise ValueError(f"temperature={temperature}: set it to 0 or more")
     if temperature and key is None:
         raise ValueError("durations are drawn at a temperature above 0: give a key, or temperature=0")
+    if not deduplicated:
+        return [at_speed(UnitSequence(each.ids, np.ones_like(each.ids), each.frame_rate), speed) for each in units]
     keys_N = None if key is None else keys_of(key, len(units))
     joined = [deduplicate(each.ids, each.frame_rate) for each in units]
     if wrong := [int(each.ids.max()) for each in joined if len(each) and each.ids.max() >= model.n_units]:

@@ -152,7 +152,10 @@ class MelVoice:
         )
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
-        return predict(self.model["durations"], units, speed=speed, temperature=temperature, key=key)
+        how = dict(speed=speed, temperature=temperature, key=key)
+        return predict(
+            self.model["durations"], units, **how, deduplicated=self.facts["inventory"].get("deduplicated", True)
+        )
 
     def speak(
         self, units: Sequence[UnitSequence], prompts: Sequence[None], key: jax.Array, watch: Stopwatch | None = None

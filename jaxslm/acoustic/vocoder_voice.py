@@ -47,7 +47,9 @@ class VocoderVoice:
 
     def timed(self, units: Sequence[UnitSequence], *, speed: float, temperature: float, key: jax.Array) -> list:
         """The units with durations of its predictor, unless `untimed`."""
-        return predict(self.runner.model, units, speed=speed, temperature=temperature, key=key)
+        deduplicated = self.inventory is None or self.inventory.deduplicated
+        how = dict(speed=speed, temperature=temperature, key=key, deduplicated=deduplicated)
+        return predict(self.runner.model, units, **how)
 
     def speak(
         self,

@@ -105,7 +105,8 @@ class MaskedVoice:
         self, units: Sequence[UnitSequence], *, speed: float = 1.0, temperature: float = 0.0, key: jax.Array
     ) -> list[UnitSequence]:
         """The units with predicted durations, see `durations.predict`."""
-        return predict(self.durations, units, speed=speed, temperature=temperature, key=key)
+        how = dict(speed=speed, temperature=temperature, key=key)
+        return predict(self.durations, units, **how, deduplicated=self.inventory.deduplicated)
 
     def codes(
         self, units: Sequence[UnitSequence], prompts: Sequence[Prompt | None], key: jax.Array

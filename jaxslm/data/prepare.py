@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 VERSION = 5  # raise it when the same config would give other records
 UNITS = dict(
     encoder="mfcc", layer=None, dtype="float32", crop=False, clusters=100, seed=0, max_fit_frames=200_000,
-    kmeans_batch=0, inventory="", centroids="", frame_rate=0.0, sha256="",
+    kmeans_batch=0, deduplicated=True, inventory="", centroids="", frame_rate=0.0, sha256="",
 )  # fmt: skip
 _INVENTORY = "inventory"
 
@@ -245,7 +245,8 @@ def _learning(units: dict) -> str:
     if not units or units["inventory"] or units["centroids"] or units["encoder"].startswith("precomputed:"):
         return "none"
     encoder = {name: value for name, value in _encoder(units).identity.items() if name != "encoder_folder"}
-    names = ("clusters", "seed", "max_fit_frames", "kmeans_batch")
+    names = ["clusters", "seed", "max_fit_frames", "kmeans_batch"]
+    names += [] if units["deduplicated"] else ["deduplicated"]  # what is as it always was keeps its name
     return _short_hash(dict(version=VERSION, encoder=encoder, **{name: units[name] for name in names}))
 
 
@@ -302,7 +303,7 @@ def _load_inventory(units: Mapping) -> UnitInventory:
             "data.units.centroids"
         )
     inventory = UnitInventory.load(folder)
-    for name in ("layer", "dtype", "crop"):
+    for name in ("layer", "dtype", "crop", "deduplicated"):
         if units[name] not in (UNITS[name], getattr(inventory, name)):
             theirs = getattr(inventory, name)
             raise ValueError(f"data.units.{name}={units[name]}, but the units of {folder} have {theirs}; leave it out")
@@ -328,5 +329,5 @@ def _learn(records: Records, units: Mapping) -> UnitInventory:
                 frames += utterance.duration * encoder.frame_rate
                 yield decode_flac(utterance.audio)
 
-    how = dict(max_frames=units["max_fit_frames"], kmeans_batch=units["kmeans_batch"])
+    how = dict(max_frames=units["max_fit_frames"], **{name: units[name] for name in ("kmeans_batch", "deduplicated")})
     return learn_inventory(encoder, clips(), units["clusters"], units["seed"], **how)

@@ -203,9 +203,10 @@ def manifest_of(
 
 
 def describe(inventory: UnitInventory) -> dict:
-    """What a manifest says of an inventory."""
-    i = inventory
-    return dict(name=i.name, sha256=i.sha256, encoder=i.encoder, layer=i.layer, frame_rate=i.frame_rate, size=i.size)
+    """What a manifest says of an inventory; `deduplicated` where it is not."""
+    fields = ["name", "sha256", "encoder", "layer", "frame_rate", "size"]
+    fields += [] if inventory.deduplicated else ["deduplicated"]
+    return {field: getattr(inventory, field) for field in fields}
 
 
 class Shards(Sequence):

@@ -26,6 +26,7 @@ def learn_inventory(
     max_frames: int = 200_000,
     *,
     kmeans_batch: int = 0,
+    deduplicated: bool = True,
 ) -> UnitInventory:
     """Learns k units from clips (float32 [N], 16 kHz): features, normalised to mean 0 and deviation 1, then k-means.
 
@@ -34,6 +35,7 @@ def learn_inventory(
 
     Args:
       kmeans_batch: frames of a batch of mini-batch k-means; 0 for Lloyd's iterations over all frames.
+      deduplicated: whether the inventory joins runs of equal labels.
     Raises:
       ValueError: fewer frames than k.
     """
@@ -68,4 +70,6 @@ def learn_inventory(
     else:
         found = fit_kmeans(frames_NxD, k, seed=seed)
     logger.info("%s", found.summary())
-    return UnitInventory(**encoder.identity, centroids=found.centroids, size=k, mean=mean_D, std=std_D)
+    return UnitInventory(
+        **encoder.identity, centroids=found.centroids, size=k, deduplicated=deduplicated, mean=mean_D, std=std_D
+    )

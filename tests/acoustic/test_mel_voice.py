@@ -47,6 +47,13 @@ def test_units_last_as_long_as_in_the_data_and_speed_changes_that(voice):
     assert abs(2 * fast.durations.sum() - timed.durations.sum()) <= 3
 
 
+def test_units_that_are_one_a_frame_keep_their_frames(voice):
+    facts = dict(inventory=FACTS["inventory"] | dict(deduplicated=False))
+    how = dict(temperature=0.0, key=jax.random.key(0))
+    (timed,) = MelVoice(voice.model, facts).timed([UnitSequence([1, 1, 3, 0], [1] * 4, 50.0)], speed=1.0, **how)
+    assert timed.expand().tolist() == [1, 1, 3, 0]
+
+
 def test_it_takes_on_no_voice_streams_nothing_and_knows_its_units(voice):
     with pytest.raises(ValueError, match="the voice: this run has one voice.*soundstorm"):
         voice.prompt("anna", "the voice")

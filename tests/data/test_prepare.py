@@ -358,6 +358,18 @@ def test_audio_may_be_stored_at_another_rate_and_units_are_those_of_16_khz(tmp_p
         assert stored.inventory.encode(decode_flac(high.audio)) == high.units[stored.inventory.sha256]
 
 
+def test_learned_units_can_stay_one_a_frame(tmp_path):
+    write_corpus(tmp_path / "tones", 2)
+    joined, frames = (
+        prepare(config(tmp_path / "tones", units=dict(clusters=4, deduplicated=d)), tmp_path / "cache", progress=False)
+        for d in (True, False)
+    )
+    assert frames.inventory.sha256 != joined.inventory.sha256 and not frames.inventory.deduplicated
+    for a, b in zip(*(Records(p.folder, p.inventory.sha256) for p in (joined, frames)), strict=True):
+        a, b = a.units[joined.inventory.sha256], b.units[frames.inventory.sha256]
+        assert b.ids.tolist() == a.expand().tolist() and set(b.durations) == {1} and len(a) < len(b)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
