@@ -1,50 +1,98 @@
 """Trains the arms of configs/evidence.py, and shows what came of them: python launch/evidence.py --runs=A,F,B
 
-| run | arms                                          | question                                            |
-|-----|-----------------------------------------------|-----------------------------------------------------|
-| A   | interleaved, control                          | does interleaving tie text to speech?               |
-| F   | interleaved, shuffled_units, shuffled_times   | does that vanish where the pairs are torn apart?    |
-| B   | asr_tts, interleaved                          | what do transcripts add?                            |
-| C   | text, cold, warm                              | does a text model learn speech faster (TWIST)?      |
-| D   | text, replay_0, replay_10, replay_30          | how much text keeps text?                           |
-| E   | interleaved (MFCC, 100 units), mfcc_500,      | which units, how many, and with runs of equal ones  |
-|     | mfcc_1000, mfcc_100_frames, whisper_100, ...  | joined or not (frames)?                             |
-
-E needs the folder of openai/whisper-tiny.en: --whisper=FOLDER.
+| run | arms                                           | question                                              |
+|-----|------------------------------------------------|-------------------------------------------------------|
+| A   | interleaved, control                           | does interleaving tie text to speech?                 |
+| F   | interleaved, shuffled_units, shuffled_times    | does that vanish where the pairs are torn apart?      |
+| B   | asr_tts, interleaved                           | what do transcripts add? WER of ASR and TTS           |
+| C   | text, cold, warm                               | does a text model learn speech faster (TWIST)?        |
+| D   | text, replay_0, replay_10, replay_30           | how much text keeps text?                             |
+| E   | interleaved (MFCC, 100), mfcc_500, mfcc_1000,  | which units, how many, and with runs of equal ones    |
+|     | mfcc_100_frames, whisper_100, whisper_500,     | joined or not ("frames")? Needs the folder of         |
+|     | whisper_1000, whisper_500_frames               | openai/whisper-tiny.en: --whisper=FOLDER              |
 
 Real speech is that of Debian's English asterisk prompts, which `apt-get download` fetches into OUT/prompts unless they
 are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same command goes on where it was
-stopped. Tables and curves: OUT/RUN.md and OUT/RUN.svg. Arguments that are not listed below go to launch/train.py.
+stopped. Tables and curves of all seeds that are there: OUT/RUN.md and OUT/RUN.svg. B needs a judge (extras `evaluate`
+and `judges`, or --judge). Arguments that are not listed below go to launch/train.py.
 """
 
 import argparse
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxslm.data.records import Records
-from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder
+from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder, seeds_of
 from jaxslm.evaluation.split_clips import write_split_clips
 from jaxslm.evaluation.topic_cloze import write_cloze
 from jaxslm.suites.runs import records_of_run
 
+MODES = ("S", "T", "S->T", "T->S")
+CURVES = {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}
+ACCURACIES = {  # heading -> figures
+    about: {f"{suite}/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
+    for suite, about in (("storycloze", "synthetic stories"), ("prompts", "halves of recorded prompts"))
+}
+LOSSES = {
+    "held-out losses": {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
+}
+ERRORS = {
+    f"word error rates, {about}": {
+        f"{source}/asr/asr/wer": "ASR",
+        f"{source}/tts/spoken/wer": "TTS",
+        f"{source}/tts/resynthesis/wer": "TTS of the true units",
+        f"{source}/tts/recordings/wer": "recordings",
+    }
+    for source, about in (("stories", "synthetic stories"), ("prompts", "recorded prompts"))
+}
+FORGOTTEN = {
+    "text, before (the run `text`) and after": {
+        f"forgetting/{when}/{name}": f"{about} {when}"
+        for name, about in (("nats_per_token", "nats a token"), ("accuracy_sum", "accuracy"))
+        for when in ("before", "after")
+    }
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    arms: Sequence[str]
+    tables: Mapping[str, Mapping[str, str]]
+    curves: Mapping[str, str]
+
+
 RUNS = {
-    "A": ("interleaved", "control"),
-    "F": ("interleaved", "shuffled_units", "shuffled_times"),
-    "B": ("asr_tts", "interleaved"),
-    "C": ("text", "cold", "warm"),
-    "D": ("text", "replay_0", "replay_10", "replay_30"),
-    "E": (
-        *("interleaved", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
-        *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
+    "A": Run(("interleaved", "control"), ACCURACIES | LOSSES, CURVES),
+    "F": Run(("interleaved", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
+    "B": Run(("asr_tts", "interleaved"), ERRORS | ACCURACIES | LOSSES, CURVES),
+    "C": Run(
+        ("text", "cold", "warm"), ACCURACIES | LOSSES, {"loss/speech": "speech loss", "suite/cloze/mode=S/sum": "S"}
+    ),
+    "D": Run(
+        ("text", "replay_0", "replay_10", "replay_30"),
+        FORGOTTEN | ACCURACIES | LOSSES,
+        {"loss/text": "text loss", "loss/speech": "speech loss"},
+    ),
+    "E": Run(
+        (
+            *("interleaved", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
+            *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
+        ),
+        ACCURACIES | LOSSES,
+        CURVES,
     ),
 }
-MODES = ("S", "T", "S->T", "T->S")
-LOSSES = {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
+WARM = ("warm", "replay_0", "replay_10", "replay_30")  # arms that begin from "text"
 VOICES = ("baritone",)  # those of configs/evidence.py
-STORIES = 500
+STORIES, CLIPS = 500, 60
 PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722")
-CONFIG = Path(__file__).parent.parent / "configs" / "evidence.py"
+HERE = Path(__file__).parent
+JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
 
 def main() -> None:
@@ -55,22 +103,40 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for run E")
+    parser.add_argument("--judge", default=JUDGE, help="of run B, with {list}; default: Whisper tiny.en")
     flags, others = parser.parse_known_args()
     names, seeds = flags.runs.split(","), [int(seed) for seed in flags.seeds.split(",")]
     if unknown := [name for name in names if name not in RUNS]:
         parser.error(f"there is no run {unknown[0]}; there are {', '.join(RUNS)}")
     if "E" in names and (flags.whisper is None or not (flags.whisper / "config.json").is_file()):
         parser.error("run E needs --whisper=FOLDER, as huggingface-cli download openai/whisper-tiny.en gives it")
-    cloze = flags.out / "cloze"
-    if not (cloze / f"{STORIES - 1}_incorrect.txt").is_file():
-        write_cloze(cloze, STORIES, VOICES)
+    make_suites(flags.out)
     fetch_prompts(flags.out / "prompts")
     for seed in seeds:
-        for arm in dict.fromkeys(arm for name in names for arm in RUNS[name]):
+        for arm in dict.fromkeys(arm for name in names for arm in RUNS[name].arms):
             own = [f"--config.data.units.encoder={flags.whisper}"] if arm.startswith("whisper") else []
             train(flags.out, arm, seed, [*own, *others])
+            if "B" in names and arm in RUNS["B"].arms:
+                count_errors(flags.out, arm, seed, flags.judge)
+            if arm in WARM:
+                measure_forgetting(flags.out, arm, seed)
             for name in names:
-                show(flags.out, name, seeds)
+                show(flags.out, name)
+
+
+def make_suites(out: Path) -> None:
+    """OUT/cloze, and its texts as documents and as questions: what a text model of this domain knows."""
+    cloze, domain = out / "cloze", out / "domain"
+    if not (cloze / f"{STORIES - 1}_incorrect.txt").is_file():
+        write_cloze(cloze, STORIES, VOICES)
+    domain.mkdir(exist_ok=True)
+    with (domain / "stories.txt").open("w") as stories, (domain / "choices.jsonl").open("w") as choices:
+        for n in range(STORIES):
+            begin, *ends = (
+                (cloze / f"{n}_{part}.txt").read_text().strip() for part in ("mutual", "correct", "incorrect")
+            )
+            stories.write(f"{begin} {ends[0]}\n")
+            choices.write(json.dumps(dict(context=[begin], options=[f" {end}" for end in ends], answer=0)) + "\n")
 
 
 def fetch_prompts(folder: Path) -> None:
@@ -86,29 +152,51 @@ def fetch_prompts(folder: Path) -> None:
 
 
 def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
-    """One run, unless it is done; warm starts from the run "text" of its seed."""
-    workdir, train = run_folder(out, arm, seed), Path(__file__).parent / "train.py"
+    """One run and its accuracies, unless it is done; warm starts from the run "text" of its seed."""
+    workdir = run_folder(out, arm, seed)
     if (workdir / "evaluations" / "storycloze.json").is_file():
         return
-    words = [sys.executable, str(train), f"--config={CONFIG}:{arm}", f"--workdir={workdir}", f"--config.seed={seed}"]
+    print(f"{arm}, seed {seed}", flush=True)
+    words = [f"--config={HERE.parent / 'configs' / 'evidence.py'}:{arm}", f"--workdir={workdir}"]
     words += [
+        f"--config.seed={seed}",
         f"--config.eval.suites.cloze.path={out / 'cloze'}",
         f"--config.data.sources.prompts.path={out / 'prompts'}",
     ]
-    words += others
-    if arm == "warm" or arm.startswith("replay"):
+    if arm in WARM:
         words.append(f"--config.init_from={run_folder(out, 'text', seed)}")
-    print(f"{arm}, seed {seed}", flush=True)
-    run(words, arm, seed)
-    score = [sys.executable, str(train.with_name("evaluate.py")), f"--workdir={workdir}"]
+    call("train.py", *words, *others)
     modes = f"--modes={','.join(MODES)}"
-    run([*score, "--suite=storycloze", f"--path={halves_of(out, workdir)}", modes, "--name=prompts"], arm, seed)
-    run([*score, "--suite=storycloze", f"--path={out / 'cloze'}", modes], arm, seed)
+    evaluate(workdir, "storycloze", f"--path={halves_of(out, workdir)}", modes, "--name=prompts")
+    evaluate(workdir, "storycloze", f"--path={out / 'cloze'}", modes)
 
 
-def run(words: list[str], arm: str, seed: int) -> None:
-    if (code := subprocess.run(words).returncode) != 0:
-        sys.exit(f"{arm}, seed {seed} ended with {code}; the same command goes on from there")
+def count_errors(out: Path, arm: str, seed: int, judge: str) -> None:
+    """WER of transcripts and of what is said; an arm without those tasks is asked as interleaved data ask."""
+    workdir = run_folder(out, arm, seed)
+    prompt = "task" if arm == "asr_tts" else "interleaved"
+    for source in ("stories", "prompts"):
+        folder = workdir / "evaluations" / source
+        for suite, own in dict(asr=[], tts=[f"--asr={judge}"]).items():
+            if not (folder / f"{suite}.json").is_file():
+                given = (f"--prefix={source}/", f"--clips={CLIPS}", f"--prompt={prompt}", f"--out={folder}")
+                evaluate(workdir, suite, *given, *own)
+
+
+def measure_forgetting(out: Path, arm: str, seed: int) -> None:
+    workdir, domain = run_folder(out, arm, seed), out / "domain"
+    if not (workdir / "evaluations" / "forgetting.json").is_file():
+        texts = (f"--text={domain / 'stories.txt'}", f"--choices={domain / 'choices.jsonl'}")
+        evaluate(workdir, "forgetting", f"--base={run_folder(out, 'text', seed)}", *texts)
+
+
+def evaluate(workdir: Path, suite: str, *words: str) -> None:
+    call("evaluate.py", f"--suite={suite}", f"--workdir={workdir}", *words)
+
+
+def call(program: str, *words: str) -> None:
+    if (code := subprocess.run([sys.executable, str(HERE / program), *words]).returncode) != 0:
+        sys.exit(f"{program} {' '.join(words)} ended with {code}; the same command goes on from there")
 
 
 def halves_of(out: Path, workdir: Path) -> Path:
@@ -119,20 +207,18 @@ def halves_of(out: Path, workdir: Path) -> Path:
             u for u in Records(records_of_run(workdir), "") if u.id.startswith("prompts/") and u.split == "heldout"
         )
         partial = out / "halves.partial"
+        shutil.rmtree(partial, ignore_errors=True)
         write_split_clips(partial, clips)
         partial.rename(folder)
     return folder
 
 
-def show(out: Path, name: str, seeds: list[int]) -> None:
-    curves = read_arms(out, RUNS[name], seeds)
-    parts = []
-    for suite, about in (("storycloze", "synthetic stories"), ("prompts", "halves of recorded prompts")):
-        figures = {f"{suite}/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
-        parts.append(f"{about}\n\n{as_markdown(curves, figures)}\n")
-    parts.append(f"held-out losses\n\n{as_markdown(curves, LOSSES)}\n")
+def show(out: Path, name: str) -> None:
+    run = RUNS[name]
+    curves = read_arms(out, run.arms, seeds_of(out, run.arms))
+    parts = [f"{about}\n\n{as_markdown(curves, figures)}\n" for about, figures in run.tables.items()]
     (out / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")
-    draw(curves, {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}, 0.5, out / f"{name}.svg")
+    draw(curves, run.curves, out / f"{name}.svg")
 
 
 if __name__ == "__main__":

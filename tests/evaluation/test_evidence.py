@@ -2,7 +2,7 @@
 
 import json
 
-from jaxslm.evaluation.evidence import as_markdown, draw, read_arms
+from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, seeds_of
 
 NAME = "suite/cloze/mode=S/sum"
 
@@ -18,14 +18,15 @@ def test_a_row_an_arm(tmp_path):
     write(tmp_path, "a", 0, [0.5, 0.7])
     write(tmp_path, "a", 1, [0.4, 0.8])
     write(tmp_path, "b", 0, [0.25, None])
-    curves = read_arms(tmp_path, ["a", "b", "c"], [0, 1])
+    write(tmp_path, "a", 2, [0.1])  # in training
+    curves = read_arms(tmp_path, ["a", "b", "c"], [0, 1, 2])
     assert as_markdown(curves, {NAME: "S", "loss": "loss"}).splitlines() == [
         "| arm | seeds | step | S | loss |",
         "|---|---|---|---|---|",
         "| a | 2 | 20 | 0.750 (0.700-0.800) | 1.000 (1.000-1.000) |",
         "| b | 1 | 20 | - | 1.000 |",
     ]
-    draw(curves, {NAME: "S"}, 0.5, tmp_path / "curves.svg")
+    draw(curves, {NAME: "S"}, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
 
 
@@ -34,7 +35,17 @@ def test_what_was_evaluated_after_the_run(tmp_path):
     (tmp_path / "a-0" / "evaluations").mkdir()
     table = dict(suite="storycloze", accuracy=dict(sum={"mode=S": dict(value=0.625, items=8, not_a_number=0)}))
     (tmp_path / "a-0" / "evaluations" / "storycloze.json").write_text(json.dumps(table))
-    assert "| 0.625 |" in as_markdown(read_arms(tmp_path, ["a"], [0]), {"storycloze/sum/mode=S": "S"})
+    (tmp_path / "a-0" / "evaluations" / "prompts").mkdir()
+    errors = dict(suite="tts", judge="J", spoken=dict(wer=0.375, words=8), recordings=dict(wer=None))
+    (tmp_path / "a-0" / "evaluations" / "prompts" / "tts.json").write_text(json.dumps(errors))
+    headings = {"storycloze/sum/mode=S": "S", "prompts/tts/spoken/wer": "TTS", "prompts/tts/recordings/wer": "ceiling"}
+    assert "| 0.625 | 0.375 | - |" in as_markdown(read_arms(tmp_path, ["a"], [0]), headings)
+
+
+def test_seeds_that_are_there(tmp_path):
+    for name in ("a-0", "a-10", "b-3", "c-4", "cloze", "a-x"):
+        (tmp_path / name).mkdir()
+    assert seeds_of(tmp_path, ["a", "b"]) == [0, 3, 10]
 
 
 def test_a_seed_without_the_figure_is_said(tmp_path):
