@@ -29,6 +29,7 @@ import numpy as np
 from jaxslm.benchmarks.measure import Side, jax_device, peak_memory_mib, report, same_device, serve, torch_device
 from jaxslm.benchmarks.sizes import SIZES
 from jaxslm.benchmarks.sizes import VOCABULARY as PADDED
+from jaxslm.benchmarks.torch_llama import torch_llama
 
 VOCABULARY = 32_503  # SpiRit-LM's ids
 MODES = {"greedy": (0.0, 1.0), "sampled": (0.8, 0.95)}  # temperature, top-p
@@ -142,19 +143,8 @@ def _peer(flags: argparse.Namespace, prompt_BxP: np.ndarray) -> tuple[Decode, Ca
     torch.set_num_threads(flags.threads)
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, flags.dtype))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        llama = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(
-                vocab_size=VOCABULARY,
-                hidden_size=flags.d_model,
-                intermediate_size=flags.d_ff,
-                num_hidden_layers=flags.n_layers,
-                num_attention_heads=flags.n_heads,
-                num_key_value_heads=flags.n_kv_heads,
-                max_position_embeddings=4096,
-            )
-        ).eval()
+    llama = torch_llama(flags, VOCABULARY)
+    device = llama.device.type
     prompt = torch.tensor(prompt_BxP, device=device)
     fixed = dict(max_new_tokens=flags.new, min_new_tokens=None, use_cache=True, eos_token_id=None, pad_token_id=0)
     if device == "cuda":

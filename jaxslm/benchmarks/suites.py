@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxslm.benchmarks.llama_weights import load_llama, random_llama_state
 from jaxslm.benchmarks.measure import Side, jax_device, peak_memory_mib, report, same_device, serve, torch_device
+from jaxslm.benchmarks.torch_llama import torch_llama
 from jaxslm.models.decoder import Decoder, DecoderConfig
 
 VOCABULARY, PADDED = 503, 512
@@ -109,24 +110,11 @@ def _ours(flags: argparse.Namespace, stories: list[np.ndarray]) -> tuple[Score, 
 
 def _peer(flags: argparse.Namespace, stories: list[np.ndarray]) -> tuple[Score, Callable[[], dict]]:
     import torch
-    import transformers
 
     torch.set_num_threads(flags.threads)
     device, config = "cuda" if torch.cuda.is_available() else "cpu", _config(flags)
-    llama = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=PADDED,
-            hidden_size=flags.d_model,
-            intermediate_size=flags.d_ff,
-            num_hidden_layers=flags.n_layers,
-            num_attention_heads=flags.n_heads,
-            num_key_value_heads=flags.n_kv_heads,
-            max_position_embeddings=4096,
-            rms_norm_eps=config.norm_eps,
-        )
-    )
+    llama = torch_llama(flags, PADDED, rms_norm_eps=config.norm_eps)
     llama.load_state_dict({name: torch.tensor(x) for name, x in random_llama_state(config, 0).items()})
-    llama = llama.eval().to(device)
     order = np.argsort([len(ids) for ids in stories])
 
     @torch.inference_mode()

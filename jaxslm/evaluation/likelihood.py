@@ -34,14 +34,16 @@ class Scores:
     accuracies: Mapping[str, Mapping[str, Accuracy]]
 
     def figures(self) -> dict[str, float]:
-        """{"suite/<name>/<group>/<sum or mean>": accuracy}, and how many choices have no score."""
+        """{"suite/<name>/<group>/<sum or mean>": accuracy}, what guessing gets, and how many choices have no score."""
         name = self.suite.name
         found = {
             f"suite/{name}/{group}/{kind}": accuracy.value
             for kind, groups in self.accuracies.items()
             for group, accuracy in groups.items()
         }
-        return found | {f"suite/{name}/not_a_number": float(self.accuracies[SUM]["all"].not_a_number)}
+        chance = float(np.mean([1 / len(choice.options) for choice in self.suite.choices]))
+        lost = float(self.accuracies[SUM]["all"].not_a_number)
+        return found | {f"suite/{name}/chance": chance, f"suite/{name}/not_a_number": lost}
 
 
 def score_suite(suite: Suite, scorer: Scorer, model: Any, batches: Batches | None = None, progress: str = "") -> Scores:

@@ -16,6 +16,7 @@ from jaxslm.training.workdir import HARDWARE_FILE, PROVENANCE_FILE, flat, read_h
 METRICS, CONFIG, SAMPLES, EVALUATIONS = "metrics.jsonl", "config.json", "samples", "evaluations"
 SUITE = f"{HELDOUT}suite/"
 LOST = "not_a_number"  # items of a suite without a score
+CHANCE = "chance"  # of a suite: what guessing gets
 Point = tuple[int, float]  # of a step
 Config = Mapping[str, Any]
 
@@ -63,9 +64,14 @@ class Run:
         found: dict[tuple[str, str], list[str]] = {}
         for name in self.names:
             parts = name.removeprefix(SUITE).split("/")
-            if name.startswith(SUITE) and len(parts) > 1 and parts[-1] != LOST:
+            if name.startswith(SUITE) and len(parts) > 1 and parts[-1] not in (LOST, CHANCE):
                 found.setdefault((parts[0], parts[-1]), []).append("/".join(parts[1:-1]) or "all")
         return found
+
+    def chance(self, suite: str) -> float:
+        """What guessing gets in a suite; of runs that did not write it down, that of pairs."""
+        points = self.points(f"{SUITE}{suite}/{CHANCE}")
+        return points[-1][1] if points else 0.5
 
     def suite_points(self, suite: str, normalisation: str, group: str) -> list[Point]:
         return self.points(f"{SUITE}{suite}/{group}/{normalisation}") or self.points(f"{SUITE}{suite}/{normalisation}")

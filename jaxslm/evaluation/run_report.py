@@ -15,7 +15,6 @@ from jaxslm.evaluation.run_reading import HELDOUT, LOST, SAMPLES, SUITE, Run, is
 from jaxslm.evaluation.run_samples import samples_section
 from jaxslm.evaluation.run_tables import evaluation_tables, hardware_table, last_figures, numbers_in, times_table
 
-CHANCE = 0.5  # of a pair, which most items of suites are
 MOST_PANELS = 40  # of other figures
 # what has a section of its own, or says nothing as a curve
 _ASIDE = re.compile(r"_per_s$|^mfu$|^goodput$|^seconds/|^tokens/|^suite/|^loss$|^loss/|^skipped_in_a_row$")
@@ -194,23 +193,24 @@ def _suites(runs: Sequence[Run]) -> str:
             curves = [
                 Curve(group, runs[0].suite_points(suite, kind, group), colour=i) for i, group in enumerate(groups)
             ]
-            panels.append(_suite(f"{suite}, {kind}", curves))
+            panels.append(_suite(f"{suite}, {kind}", curves, runs[0].chance(suite)))
     else:
         for (suite, kind), group in keys:
             curves = [Curve(run.name, run.suite_points(suite, kind, group), colour=i) for i, run in enumerate(runs)]
-            panels.append(_suite(f"{suite}, {group}, {kind}", [curve for curve in curves if curve.points]))
+            chance = next(run for run in runs if (suite, kind) in run.suites).chance(suite)
+            panels.append(_suite(f"{suite}, {group}, {kind}", [curve for curve in curves if curve.points], chance))
     notes = []
     for run in runs:
         for name in run.names:
             if name.startswith(SUITE) and name.endswith(f"/{LOST}") and (points := run.points(name))[-1][1]:
                 notes.append(f"{run.name}: {points[-1][1]:g} items of {name.split('/')[2]} have no score at the end.")
     said = "".join(f'<p class="missing">{html.escape(note)}</p>' for note in notes)
-    head = '<p class="soft">Accuracies. The dotted line is the chance of a pair, one half.</p>' if panels else ""
+    head = '<p class="soft">Accuracies. The dotted line is chance.</p>' if panels else ""
     return head + _panels(panels, "No suites were measured in training (config.eval.suites).") + said
 
 
-def _suite(title: str, curves: Sequence[Curve]) -> str:
-    return panel(title, curves, chance=CHANCE, share=True, smooth=False)
+def _suite(title: str, curves: Sequence[Curve], chance: float) -> str:
+    return panel(title, curves, chance=chance, share=True, smooth=False)
 
 
 def _speeds(runs: Sequence[Run]) -> str:

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -21,20 +20,15 @@ import soundfile
 from jaxslm.audio.io import encode_flac
 from jaxslm.data.records import Records, Utterance, write_records
 from jaxslm.generation import load
-from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks import own_voice
-from jaxslm.tokenizer import load_tokenizer
-from jaxslm.training.checkpoint import Checkpoints
-from jaxslm.units.inventory import UnitInventory
-from jaxslm.vocabulary import build_vocabulary
 from tests.end_to_end.commands import ROOT
+from tests.tiny_run import write_run
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
-SHAPE = dict(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
 RATE = 16_000
 TEXT = "Tom <b>opens</b> the door & leaves"
 PATIENCE = 60_000  # ms, of what takes seconds
@@ -48,17 +42,7 @@ def workdir(tmp_path_factory):
     """A run as far as the page reads it: a model that has learnt nothing, and a voice of three steps."""
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
-    inventory = UnitInventory("mfcc", 0, 50.0, rng.normal(size=(20, 39)).astype(np.float32), 20)
-    inventory.save(folder / "units")
-    vocabulary = build_vocabulary(load_tokenizer("byte"), 20, inventory.sha256)
-    samples = {"text_tokens": 16, "speech_tokens": 24}
-    config = {"model": SHAPE, "data": {"tokenizer": "byte", "context_length": 64}, "samples": samples}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    model = Decoder(DecoderConfig(vocabulary.padded_size, **SHAPE), jax.random.key(0))
-    checkpoints.save(3, {"model": model, "step": np.int32(3)})
-    checkpoints.finish()
+    inventory = write_run(folder, samples=dict(text_tokens=16, speech_tokens=24))
     sound_N = (np.sin(np.arange(RATE) / 9) * rng.uniform(0.2, 0.4, RATE)).astype(np.float32)
     units = {inventory.sha256: inventory.encode(sound_N)}
     one = Utterance(id="a", text="a", audio=encode_flac(sound_N), duration=1.0, units=units, split="train")

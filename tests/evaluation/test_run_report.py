@@ -76,6 +76,7 @@ def rows_of(n, *, slower=1.0, restart=0):
                 "suite/storycloze/mode=T->S/mean": 0.5 + step / 100,
             }
             held |= {"suite/storycloze/all/mean": 0.75, "suite/storycloze/not_a_number": 3.0}
+            held |= {"suite/storycloze/chance": 0.25}
             rows.append({"step": step} | {f"heldout/{name}": value for name, value in held.items()})
     return rows
 
@@ -125,6 +126,12 @@ def test_page_of_a_run(run):
     assert "other.json: holds no JSON object" in page.text
     # two starts of 20 steps: 2 x (40 + 1 + 20) seconds
     assert ["step", "80.0", "65.6 %"] in page.rows and ["all", "122.0", "100 %"] in page.rows
+
+
+def test_chance_is_that_of_the_suite(run):
+    found = read_run(run)
+    assert set(found.suites) == {("storycloze", "mean")}
+    assert found.chance("storycloze") == 0.25 and found.chance("older") == 0.5
 
 
 def test_training_losses_are_means_by_tokens_over_log_every_steps(run):

@@ -1,7 +1,6 @@
 """launch/generate.py from the outside: an answer from a workdir, and every mistake with exit code 2."""
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 
@@ -14,11 +13,9 @@ from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks import opening
 from jaxslm.tasks.export import load_vocabulary
 from jaxslm.tokenizer import load_tokenizer
-from jaxslm.training.checkpoint import Checkpoints, restore_model
+from jaxslm.training.checkpoint import restore_model
 from jaxslm.units.inventory import UnitInventory
-from jaxslm.vocabulary import build_vocabulary
-
-SHAPE = dict(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
+from tests.tiny_run import SHAPE, write_run
 
 
 def launch():
@@ -39,20 +36,7 @@ def elsewhere(tmp_path, monkeypatch):
 def workdir(tmp_path_factory):
     """What a training run leaves behind, as far as generation reads it."""
     folder = tmp_path_factory.mktemp("run")
-    centroids = np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32)
-    inventory = UnitInventory("mfcc", 0, 50.0, centroids, 20)
-    vocabulary = build_vocabulary(load_tokenizer("byte"), 20, inventory.sha256)
-    settings = {
-        "data": {"tokenizer": "byte", "context_length": 64},
-        "samples": {"text_tokens": 50, "speech_tokens": 50},
-    }
-    (folder / "config.json").write_text(json.dumps({"model": SHAPE} | settings))
-    (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
-    inventory.save(folder / "units")
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    model = Decoder(DecoderConfig(vocabulary.padded_size, **SHAPE), jax.random.key(0))
-    checkpoints.save(3, {"model": model, "step": np.int32(3)})
-    checkpoints.finish()
+    write_run(folder, samples=dict(text_tokens=50, speech_tokens=50))
     soundfile.write(folder / "noise.wav", np.random.default_rng(1).normal(size=8000) * 0.1, 16_000)
     (folder / "broken.wav").write_bytes(b"RIFF and no more")
     return folder

@@ -4,7 +4,6 @@ import argparse
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -12,35 +11,19 @@ import soundfile
 from jaxslm.data.report import Report
 from jaxslm.evaluation.choices import Choice, Part
 from jaxslm.evaluation.scoring import Scorer
-from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.suites import forgetting, likelihood
 from jaxslm.tasks.likelihood import make_suite
 from jaxslm.tasks.opened_lm import open_lm
-from jaxslm.tokenizer import load_tokenizer
-from jaxslm.training.checkpoint import Checkpoints
 from jaxslm.units.inventory import UnitInventory
-from jaxslm.vocabulary import build_vocabulary
-
-SHAPE = dict(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32)
+from tests.tiny_run import write_run
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """What a training run leaves behind, as far as scoring reads it."""
     folder = tmp_path_factory.mktemp("run")
-    centroids = np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32)
-    inventory = UnitInventory("mfcc", 0, 50.0, centroids, 20)
-    vocabulary = build_vocabulary(load_tokenizer("byte"), 20, inventory.sha256)
-    data = dict(tokenizer="byte", context_length=64, cache=str(folder / "cache"))
-    settings = dict(model=SHAPE, data=data, loss_chunks=2, optimizer=dict(z_loss=0.0), init_from="")
-    (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
-    inventory.save(folder / "units")
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    model = Decoder(DecoderConfig(vocabulary.padded_size, **SHAPE), jax.random.key(0))
-    model = jax.tree.map(lambda x: 4 * x, model)
-    checkpoints.save(3, {"model": model, "step": np.int32(3)})
-    checkpoints.finish()
+    settings = dict(loss_chunks=2, optimizer=dict(z_loss=0.0), init_from="")
+    write_run(folder, data=dict(cache=str(folder / "cache")), scale=4, **settings)
     return folder
 
 
