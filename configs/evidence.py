@@ -14,10 +14,13 @@ def _mixture(**shares: float) -> dict:
     return {f"data.mixture.{name}": shares.get(name, 0.0) for name in ("text", "speech", "interleaved", "asr", "tts")}
 
 
+# For what is longer, a story as text and speech or one without joined runs: as many tokens a step.
+_LONG_ROWS = {"data.context_length": 512, "data.batch_size": 6}
+
+
 def _units(clusters: int, **others) -> dict:
     units = dict(clusters=clusters, **others)
-    # Without joined runs a story is longer: rows of 512, so many that a step has the same tokens.
-    rows = {} if units.get("deduplicated", True) else {"data.context_length": 512, "data.batch_size": 6}
+    rows = {} if units.get("deduplicated", True) else _LONG_ROWS
     return {f"data.units.{name}": value for name, value in units.items()} | rows
 
 
@@ -26,7 +29,7 @@ _WHISPER = dict(encoder="runs/evidence/whisper-tiny.en", layer=4, crop=True)  # 
 ARMS = {
     "interleaved": {},
     "control": _mixture(text=0.375, speech=0.625),  # text and speech as in "interleaved", 3 to 5
-    "asr_tts": _mixture(text=0.15, speech=0.25, interleaved=0.2, asr=0.2, tts=0.2),
+    "asr_tts": _mixture(text=0.15, speech=0.25, interleaved=0.2, asr=0.2, tts=0.2) | _LONG_ROWS,
     "shuffled_units": {"data.shuffle": "units"},
     "shuffled_times": {"data.shuffle": "times"},
     "text": _mixture(text=1.0),

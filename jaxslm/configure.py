@@ -61,7 +61,7 @@ def load_config(source: str, overrides: Sequence[tuple[str, str]] = ()) -> Confi
         raise ConfigError(f"--config={source}: {error}") from error
     finally:
         sys.path.remove(beside)
-    free = {key for key, value in _leaves(config) if isinstance(value, ConfigDict) and not value}
+    free = NAMED | {key for key, value in _leaves(config) if isinstance(value, ConfigDict) and not value}
     for key, text in overrides:
         _override(config, key, text, free)
     return config.lock()
@@ -77,8 +77,12 @@ def read_config(workdir: Path) -> ConfigDict:
     return ConfigDict(json.loads(path.read_text())).lock()
 
 
+NAMED = {"data.sources", "eval.suites"}  # dicts whose names a user chooses
+
+
 def _override(config: ConfigDict, key: str, text: str, free: Set[str]) -> None:
-    """Sets one value; a new key only in the dicts `free`, which are empty by default (such as mesh.rules)."""
+    """Sets one value; a new key only in the dicts `free`: NAMED, and those that are empty by default (such as
+    mesh.rules)."""
     known = dict(_leaves(config))
     *parents, last = key.split(".")
     node = config

@@ -76,7 +76,7 @@ RUNS = {
     "D": Run(
         ("text", "replay_0", "replay_10", "replay_30"),
         FORGOTTEN | ACCURACIES | LOSSES,
-        {"loss/text": "text loss", "loss/speech": "speech loss"},
+        {"loss/speech": "speech loss", "suite/cloze/mode=T/sum": "T", "suite/cloze/mode=S/sum": "S"},
     ),
     "E": Run(
         (
@@ -177,7 +177,8 @@ def count_errors(out: Path, arm: str, seed: int, judge: str) -> None:
     prompt = "task" if arm == "asr_tts" else "interleaved"
     for source in ("stories", "prompts"):
         folder = workdir / "evaluations" / source
-        for suite, own in dict(asr=[], tts=[f"--asr={judge}"]).items():
+        asked = dict(asr=["--max_new_tokens=200"], tts=["--max_new_tokens=450", f"--asr={judge}"])
+        for suite, own in asked.items():
             if not (folder / f"{suite}.json").is_file():
                 given = (f"--prefix={source}/", f"--clips={CLIPS}", f"--prompt={prompt}", f"--out={folder}")
                 evaluate(workdir, suite, *given, *own)

@@ -1,6 +1,7 @@
 """Configs from the command line: values take the type they replace, mistakes are named with their cure."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,14 @@ def test_config_of_a_run_reads_back(file, tmp_path):
     assert read_config(tmp_path).optimizer.to_dict() == config.optimizer.to_dict()
     with pytest.raises(ConfigError, match="not the workdir of a run"):
         read_config(tmp_path / "elsewhere")
+
+
+def test_new_names_where_a_user_chooses_them():
+    """A source or a suite beside others, whose own keys are still checked."""
+    recipe = str(Path(__file__).parents[1] / "configs" / "evidence.py")
+    source, suite = "{'kind': 'text', 'path': 'x'}", "{'kind': 'jsonl', 'path': 'q'}"
+    config = load_config(recipe, [("data.sources.mine", source), ("eval.suites.mine", suite)])
+    assert set(config.data.sources) == {"stories", "prompts", "texts", "mine"}
+    assert set(config.eval.suites) == {"cloze", "mine"} and config.eval.suites.mine.path == "q"
+    with pytest.raises(ConfigError, match="there is no such key"):
+        load_config(recipe, [("data.sources.promts.path", "x")])

@@ -18,7 +18,7 @@ TIE = 0.5  # what an answer counts that is as likely as another option
 @dataclass(frozen=True)
 class Part:
     """A stretch of text (`text`), or of speech: sound files that are said in one breath (joined before they are
-    encoded), or unit indices without repetitions.
+    encoded), or unit indices.
     """
 
     text: str = ""

@@ -99,7 +99,7 @@ def draw(curves: Curves, figures: Mapping[str, str], path: Path) -> None:
             panel.fill_between(steps, lowest, highest, color=f"C{number}", alpha=0.2, linewidth=0)
         if name.startswith("suite/"):
             panel.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
-            panel.set_ylim(0.4, 1.02)
+            panel.set_ylim(min(0.4, panel.get_ylim()[0]), 1.02)
         panel.set_title(heading, fontsize=10)
         panel.set_xlabel("steps")
         panel.grid(alpha=0.3)

@@ -24,10 +24,15 @@ class TextLoss:
     not_a_number: int
 
 
-def text_loss(documents: Sequence[str], vocabulary: Vocabulary, tokenizer: Any, scorer: Scorer, model: Any) -> TextLoss:
-    """Of `<s>[Text]` and a document, in pieces as long as the model's context. Raises ValueError without a document."""
+def text_loss(
+    documents: Sequence[str], vocabulary: Vocabulary, tokenizer: Any, scorer: Scorer, model: Any, *, most: int
+) -> TextLoss:
+    """Of `<s>[Text]` (`<s>` where a vocabulary has no markers) and a document, in pieces of at most `most` tokens.
+
+    Raises ValueError without a document.
+    """
     start = [vocabulary.bos_id, *vocabulary.text_start]
-    most, pieces, sizes = scorer.context + 1 - len(start), [], []
+    pieces, sizes = [], []
     for text in documents:
         ids = tokenizer.encode(text)
         for first in range(0, len(ids), most):

@@ -27,11 +27,14 @@ class Suite:
 
 @dataclass(frozen=True)
 class Scores:
-    """log_likelihoods: sums, of each option of each choice; accuracies: {"sum": {group: Accuracy}, "mean": ..}."""
+    """log_likelihoods: sums, of each option of each choice; accuracies: {"sum": {group: Accuracy}, "mean": ..}; longer:
+    options that are longer than the model's rows in training, `context`."""
 
     suite: Suite
     log_likelihoods: list[np.ndarray]
     accuracies: Mapping[str, Mapping[str, Accuracy]]
+    longer: int
+    context: int
 
     def figures(self) -> dict[str, float]:
         """{"suite/<name>/<group>/<sum or mean>": accuracy}, what guessing gets, and how many choices have no score."""
@@ -58,7 +61,9 @@ def score_suite(suite: Suite, scorer: Scorer, model: Any, batches: Batches | Non
         SUM: [correctness(s, c.answer) for s, c in zip(log_likelihoods, suite.choices, strict=True)],
         MEAN: [correctness(s / n, c.answer) for s, n, c in zip(log_likelihoods, counts, suite.choices, strict=True)],
     }
-    return Scores(suite, log_likelihoods, {kind: accuracies(suite.choices, each) for kind, each in right.items()})
+    found = {kind: accuracies(suite.choices, each) for kind, each in right.items()}
+    longer = sum(len(tokens.ids) - 1 > scorer.context for options in suite.options for tokens in options)
+    return Scores(suite, log_likelihoods, found, longer, scorer.context)
 
 
 def as_table(scores: Scores) -> str:
@@ -70,6 +75,8 @@ def as_table(scores: Scores) -> str:
         lines.append(f"  {group:<30} {by_sum.value:6.3f} {by_mean.value:6.3f}  {by_sum.items:6d}")
     if lost := groups["all"].not_a_number:
         lines.append(f"{lost} of {len(scores.suite.choices)} have a score that is no number, and are left out")
+    if scores.longer:
+        lines.append(f"{scores.longer} options are longer than the {scores.context} tokens of a row in training")
     return "\n".join([*lines, scores.suite.protocol])
 
 
@@ -79,6 +86,7 @@ def write_scores(scores: Scores, out: Path, model: str) -> None:
     suite = scores.suite
     table = {kind: {group: _plain(a) for group, a in groups.items()} for kind, groups in scores.accuracies.items()}
     whole = dict(suite=suite.name, model=model, choices=len(suite.choices), protocol=suite.protocol, accuracy=table)
+    whole |= dict(longer_than_context=scores.longer, context=scores.context)
     (out / f"{suite.name}.json").write_text(json.dumps(whole, indent=1, allow_nan=False), encoding="utf-8")
     with (out / f"{suite.name}.jsonl").open("w", encoding="utf-8") as file:
         for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True):

@@ -127,10 +127,10 @@ def read_run(folder: Path, name: str = "") -> Run:
     if not hardware:
         missing.append(f"{HARDWARE_FILE}: not there, so that nothing is known of the devices")
     evaluations = {}
-    for path in sorted((folder / EVALUATIONS).glob("*.json")):
+    for path in sorted((folder / EVALUATIONS).rglob("*.json")):
         result = _read(path, missing)
         if result and isinstance(result.get("suite"), str):
-            evaluations[path.name] = result
+            evaluations[path.relative_to(folder / EVALUATIONS).as_posix()] = result
     config = dict(flat(config)) if config else {}
     return Run(name or folder.name, folder, rows, config, provenance, hardware, evaluations, missing)
 

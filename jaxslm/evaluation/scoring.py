@@ -1,8 +1,9 @@
 """Log-likelihoods of token sequences, many in a row of the batch: what likelihood suites compare.
 
 Sequences are packed into rows as training packs documents; attention keeps them apart, so a score does not depend on
-what else is in the batch. Only what is no number passes through its zeros: such a row is scored again, one by one. The
-loss is that of training, with a sum for each sequence in the place of one for each objective, and sharded as it is.
+what else is in the batch, but for rounding: equal sequences are scored once, so that they tie. Only what is no number
+passes through the zeros of attention: such a row is scored again, one by one. The loss is that of training, with a sum
+for each sequence in the place of one for each objective, and sharded as it is.
 
 N sequences, B rows, T places of a row.
 """
@@ -26,6 +27,10 @@ class Tokens:
 
     ids: np.ndarray
     scored: np.ndarray
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        return self.ids.tobytes(), self.scored.tobytes()
 
 
 class Scorer:
@@ -54,13 +59,16 @@ class Scorer:
 
     def batches(self, sequences: Sequence[Tokens], *, apart: bool = False) -> "Batches":
         """The sequences in batches, to score again and again while a model is trained. apart: each in its own row."""
+        different: dict[tuple[bytes, bytes], int] = {}
+        number_N = np.array([different.setdefault(s.key, len(different)) for s in sequences])
+        sequences = [sequences[i] for i in np.unique(number_N, return_index=True)[1]]
         lengths = np.array([len(s.ids) - 1 for s in sequences])
         longest = int(lengths.max())
         places = self.context if longest <= self.context else -(-longest // ROUND) * ROUND
         order, row_start = pack(np.full_like(lengths, places) if apart else lengths, places)
         rows = [order[a:b] for a, b in zip(row_start[:-1], row_start[1:], strict=True)]
         in_batches = [rows[i : i + self._rows] for i in range(0, len(rows), self._rows)]
-        return Batches(sequences, in_batches, self._rows, places, max(map(len, rows)))
+        return Batches(sequences, number_N, in_batches, self._rows, places, max(map(len, rows)))
 
     def __call__(self, model: Any, batches: "Batches", *, progress: str = "") -> np.ndarray:
         """Sums of log-likelihoods of the scored ids, float64 [N]: NaN or -inf as the model gives them."""
@@ -80,7 +88,7 @@ class Scorer:
         lost = np.flatnonzero(~np.isfinite(found))
         if len(lost) and batches.most > 1:
             found[lost] = self(model, self.batches([batches.sequences[i] for i in lost], apart=True))
-        return found
+        return found[batches.number_N]
 
     @staticmethod
     def _take(found: np.ndarray, members: np.ndarray, nll_O: jax.Array) -> None:
@@ -92,9 +100,10 @@ class Scorer:
 @dataclass(frozen=True)
 class Batches:
     """Iterates over (sequence of each slot, -1 for none: [rows * most], batch); slot r * most + i is the i-th of row
-    r."""
+    r. sequences: the different ones; number_N: which of them each of the N that were given is."""
 
     sequences: Sequence[Tokens]
+    number_N: np.ndarray
     in_batches: list[list[np.ndarray]]
     rows: int
     places: int

@@ -3,16 +3,19 @@ subset), and whether an answer is right.
 
 "exact": the answer is one of the accepted, as normalized; "contains": its words have those of one in a row, which is
 how Moshi, GLM-4-Voice and others count WebQuestions, LlamaQuestions and TriviaQA. Several accepted answers are a list,
-or a text that is a JSON list.
+a text that is a list in JSON or Python, or a text that a separator parts, where one is named: the Evalkit copies cells
+of the benchmarks' own tables.
 """
 
+import ast
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxslm.data.report import Report
-from jaxslm.data.sources.lines import read_json, read_lines
+from jaxslm.data.sources.lines import read_json
+from jaxslm.evaluation.suites.files import utf8_lines
 
 QUESTION = "question"
 
@@ -27,20 +30,28 @@ class SpokenQuestion:
     prediction: str | None = None
 
 
-def read_questions(path: Path, report: Report) -> Iterator[SpokenQuestion]:
-    """The questions of a file; what cannot be used is named. Audio is relative to the file and inside its folder."""
+def read_questions(path: Path, report: Report, *, separator: str = "") -> Iterator[SpokenQuestion]:
+    """The questions of a file; what cannot be used is named. Audio is relative to the file and inside its folder.
+
+    separator: between the accepted answers of a text; "" for none. ValueError for a file in another encoding.
+    """
     root, seen = path.parent.resolve(), set()
-    for where, number, line in read_lines(path, report, what=QUESTION):
+    for where, number, line in utf8_lines(path, report, what=QUESTION):
         row = read_json(line, where, report, what=QUESTION)
         if row is None:
             continue
-        id, answers, prediction = str(row.get("index", number)), _answers(row.get("answer")), row.get("prediction")
+        id, answers, prediction = (
+            str(row.get("index", number)),
+            _answers(row.get("answer"), separator),
+            row.get("prediction"),
+        )
         audio = row.get("audio_path")
         audio = audio[0] if isinstance(audio, list) and len(audio) == 1 else audio
-        file = (root / audio).resolve() if isinstance(audio, str) and audio else None
+        nul = isinstance(audio, str) and "\0" in audio
+        file = (root / audio).resolve() if isinstance(audio, str) and audio and not nul else None
         if not answers:
             report.left_out(where, "no answer", "give `answer`, a text or a list of texts", what=QUESTION)
-        elif audio and not isinstance(audio, str):
+        elif nul or (audio and not isinstance(audio, str)):
             report.left_out(where, f"audio_path is {audio!r}", "ask about one recording a line", what=QUESTION)
         elif id in seen:
             report.left_out(where, f"the index '{id}' is that of an earlier line", "number each line", what=QUESTION)
@@ -56,14 +67,18 @@ def read_questions(path: Path, report: Report) -> Iterator[SpokenQuestion]:
             yield SpokenQuestion(id, answers, file, asked, subset, prediction)
 
 
-def _answers(value) -> tuple[str, ...]:
+def _answers(value, separator: str) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            pass
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(value.strip())
+                break
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                pass
+    elif isinstance(value, str) and separator:
+        value = value.split(separator)
     values = value if isinstance(value, list) else [value]
-    texts = [str(v) for v in values if isinstance(v, str | int | float) and not isinstance(v, bool)]
+    texts = [str(v) for v in values if isinstance(v, str | int | float) and not isinstance(v, bool) and v == v]
     return tuple(text.strip() for text in texts if text.strip())
 
 

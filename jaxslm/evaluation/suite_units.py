@@ -61,6 +61,6 @@ def _name(sounds: Sequence[Audio], inventory: UnitInventory) -> str:
     for sound in sounds:
         for path in sound:
             facts = path.stat() if path.is_file() else None
-            digest.update(f"{path}\\0{facts and (facts.st_size, facts.st_mtime_ns)}\\0".encode())
-        digest.update(b"\\n")
+            digest.update(f"{path}\0{facts and (facts.st_size, facts.st_mtime_ns)}\0".encode())
+        digest.update(b"\n")
     return digest.hexdigest()[:16]

@@ -17,7 +17,9 @@ from jaxslm.evaluation.forgetting import text_loss
 from jaxslm.evaluation.likelihood import score_suite
 from jaxslm.evaluation.suites import read_suite
 from jaxslm.tasks.likelihood import make_suite
-from jaxslm.tasks.opened_lm import OpenedLM, open_lm
+from jaxslm.tasks.opened_lm import OpenedLM, context_of, open_lm
+
+_MARKERS = 1  # [Text] behind <s>, of which the first takes no place in a row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,18 +39,32 @@ def run(flags: argparse.Namespace) -> str:
     choices = None
     if flags.choices:
         choices = read_suite(dict(kind="jsonl", path=str(flags.choices), limit=flags.limit), report)
-    figures = {}
+    figures, most = {}, min(map(context_of, (base, flags.workdir))) - _MARKERS
+    facts = dict(
+        protocol=f"documents in pieces of at most {most} tokens behind <s> and [Text], where a vocabulary has it",
+        ceiling="before",
+    )
+    if choices:
+        facts["chance"] = sum(1 / len(choice.options) for choice in choices) / len(choices)
     for when, folder in (("before", base), ("after", flags.workdir)):
         opened = open_lm(folder)
-        figures[when] = dict(model=opened.name, **_measure(opened, documents, choices, report, flags.workdir))
+        measured, said = _measure(opened, documents, choices, report, flags.workdir, most)
+        figures[when], facts["choices_protocol"] = dict(model=opened.name, **measured), said
         del opened  # two models of 7B may not fit side by side
     out = flags.out or flags.workdir / "evaluations"
     if jax.process_index() == 0:
         out.mkdir(parents=True, exist_ok=True)
-        whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **figures)
+        whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **facts, **figures)
         (out / "forgetting.json").write_text(json.dumps(_plain(whole), indent=1, allow_nan=False), encoding="utf-8")
     left_out = f"\n{report.summary()}" if report.count() else ""
-    return _table(figures) + left_out
+    return f"{_table(figures)}\n{_said(facts)}{left_out}"
+
+
+def _said(facts: dict) -> str:
+    lines = [facts["protocol"]]
+    if "chance" in facts:
+        lines.append(f"choices: {facts['choices_protocol']}; chance {facts['chance']:.3f}")
+    return "\n".join(lines)
 
 
 def _beginning(workdir: Path) -> Path:
@@ -64,18 +80,21 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _measure(opened: OpenedLM, documents, choices, report: Report, cache: Path) -> dict[str, float]:
+def _measure(
+    opened: OpenedLM, documents, choices, report: Report, cache: Path, most: int
+) -> tuple[dict[str, float], str]:
+    """Figures, and the protocol of the choices."""
     if not opened.vocabulary.has_text:
         raise ValueError(f"{opened.name} is a model of speech alone: there is no text it could forget")
     scorer = opened.scorer
-    loss = text_loss(documents, opened.vocabulary, opened.tokenizer, scorer, opened.model)
-    found = dataclasses.asdict(loss)
+    loss = text_loss(documents, opened.vocabulary, opened.tokenizer, scorer, opened.model, most=most)
+    found, said = dataclasses.asdict(loss), ""
     if choices:
         how = dict(vocabulary=opened.vocabulary, tokenizer=opened.tokenizer, inventory=opened.inventory, cache=cache)
         suite = make_suite("choices", choices, **how, report=report)
-        scores = score_suite(suite, scorer, opened.model, progress="choices")
+        scores, said = score_suite(suite, scorer, opened.model, progress="choices"), suite.protocol
         found |= {f"accuracy_{kind}": scores.accuracies[kind]["all"].value for kind in (SUM, MEAN)}
-    return found
+    return found, said
 
 
 def _table(figures: dict[str, dict]) -> str:

@@ -79,7 +79,8 @@ def _summary(table: dict[str, dict], facts: dict) -> str:
     lines = [f"{'':<12} {'GenPPL':>9} {'auto-BLEU':>9} {'words':>7} {'silent':>6} {'clips':>6}"]
     for name, t in table.items():
         ppl = "none" if t["perplexity"] is None else f"{t['perplexity']:.1f}"
-        lines.append(f"{name:<12} {ppl:>9} {t['auto_bleu_2']:9.3f} {t['words']:7d} {t['silent']:6d} {t['clips']:6d}")
+        bleu = "none" if t["auto_bleu_2"] is None else f"{t['auto_bleu_2']:.3f}"
+        lines.append(f"{name:<12} {ppl:>9} {bleu:>9} {t['words']:7d} {t['silent']:6d} {t['clips']:6d}")
     judges = f"judges: {facts['judge']['asr']}, {facts['judge']['lm']}; normalizer {facts['normalizer']}"
     return "\n".join([*lines, f"{judges}; ceiling: {facts['ceiling'] or facts['no_ceiling']}"])
 
@@ -143,11 +144,13 @@ def mean_nll(judge: OpenedLM, texts: Sequence[str]) -> list[float | None]:
 
 
 def figures(texts: Sequence[str], means: Sequence[float | None]) -> dict:
-    """perplexity: exp of the mean over texts of their mean nats a token; None where nothing was heard at all."""
+    """perplexity: exp of the mean over texts of their mean nats a token, and auto-BLEU of the same texts; None where
+    nothing was heard at all."""
     known = [mean for mean in means if mean is not None]
+    heard = [text for text, mean in zip(texts, means, strict=True) if mean is not None]
     return dict(
         perplexity=math.exp(sum(known) / len(known)) if known else None,
-        auto_bleu_2=float(np.mean([auto_bleu(text.split()) for text in texts])),
+        auto_bleu_2=float(np.mean([auto_bleu(text.split()) for text in heard])) if heard else None,
         words=sum(len(text.split()) for text in texts),
         silent=sum(mean is None for mean in means),
         clips=len(texts),

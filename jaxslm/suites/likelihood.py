@@ -46,8 +46,13 @@ def run(flags: argparse.Namespace) -> str:
     if jax.process_index() == 0:
         write_scores(scores, out, model=opened.name)
         if flags.suite in SLM21:
+            submission = out / SLM21[flags.suite] / f"{flags.split or 'dev'}.txt"
+            submission.unlink(missing_ok=True)  # that of an earlier evaluation
             try:
-                zerospeech.write_scores(out / SLM21[flags.suite] / f"{flags.split or 'dev'}.txt", named_scores(scores))
+                zerospeech.write_scores(submission, named := named_scores(scores))
+                unwritten = f"\nfor zrc, by mean: {submission}, {len(named)} recordings"
+                if report.count() or flags.limit:
+                    unwritten += "; zrc wants one of every recording in the split, and some are left out here"
             except ValueError as error:  # a score that is no number: the table counts it
                 unwritten = f"\nno file of scores for zrc: {error}"
     left_out = f"\n{report.summary()}" if report.count() else ""

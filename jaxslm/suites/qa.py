@@ -25,6 +25,9 @@ TO = ("text", "speech")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=Path, required=True, help="JSON lines: index, audio_path, answer, subset")
+    parser.add_argument(
+        "--separator", default="", help="between accepted answers in one text, such as ';'; default: none"
+    )
     parser.add_argument("--workdir", type=Path, help="of a language model's run; without one, each line's `prediction`")
     parser.add_argument("--step", type=int, help="checkpoint; default: the newest")
     parser.add_argument("--acoustic", help="of what speaks, for --to=speech; default: as of launch/generate.py")
@@ -41,7 +44,7 @@ def run(flags: argparse.Namespace) -> str:
     if flags.workdir and flags.to == "speech" and not flags.asr:
         raise ValueError("spoken answers need a judge that hears them: --asr=COMMAND")
     report, normalize = Report(), normalizer(flags.normalizer)
-    questions = list(read_questions(flags.questions, report))
+    questions = list(read_questions(flags.questions, report, separator=flags.separator))
     wanted = _answerable(flags, questions, normalize, report)
     flags.out.mkdir(parents=True, exist_ok=True)
     sampling = Sampling(max_new_tokens=flags.max_new_tokens, temperature=flags.temperature)
@@ -69,6 +72,8 @@ def run(flags: argparse.Namespace) -> str:
     lines = [f"{'':<24} {'exact':>6} {'contains':>8} {'questions':>9}"]
     lines += [f"{n:<24} {r['exact']:6.3f} {r['contains']:8.3f} {r['questions']:9d}" for n, r in table.items()]
     left_out = f"\n{report.summary()}" if report.count() else ""
+    accepted = sum(len(question.answers) for question in wanted)
+    lines.append(f"{accepted} accepted answers to {len(wanted)} questions (--separator parts several in one text)")
     return "\n".join([*lines, f"judge: {facts['judge']}; normalizer {flags.normalizer}{left_out}"])
 
 

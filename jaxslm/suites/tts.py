@@ -13,7 +13,7 @@ from jaxslm.data.records import Utterance
 from jaxslm.evaluation.judges import LIST, SCORE, ask
 from jaxslm.evaluation.word_errors import word_errors
 from jaxslm.generation.sampler import Sampling
-from jaxslm.generation.speech_text import complete, prompt_ids
+from jaxslm.generation.speech_text import Response, complete, prompt_ids
 from jaxslm.suites.spoken import Sound, add_clips, clips_of, groups, recordings_of, table, texts_of, write, write_sounds
 from jaxslm.tasks.opening import open_named
 from jaxslm.units.units import UnitSequence
@@ -46,7 +46,7 @@ def run(flags: argparse.Namespace) -> str:
     out = flags.out or flags.workdir / "evaluations"
     spoken = _spoken(flags, language, clips)
     rate, prompts = clips[0].units[sha256].frame_rate, [prompt] * len(clips)
-    made = [UnitSequence(np.asarray(ids, np.int32), np.ones(len(ids), np.int32), rate) for ids in spoken]
+    made = [UnitSequence(np.asarray(a.units, np.int32), np.ones(len(a.units), np.int32), rate) for a in spoken]
     sounds = {
         "spoken": say(chain, made, prompts, timed=True, seed=flags.seed),
         "resynthesis": say(chain, [clip.units[sha256] for clip in clips], prompts, timed=False, seed=flags.seed),
@@ -70,7 +70,8 @@ def run(flags: argparse.Namespace) -> str:
         voice=flags.voice,
         normalizer=flags.normalizer,
         ceiling=[name for name in sounds if name != "spoken"],
-        nothing_said=sum(not len(units) for units in spoken),
+        nothing_said=sum(not len(answer.units) for answer in spoken),
+        cut=sum(not answer.stopped for answer in spoken),
         quality=quality,
     )
     write(out, "tts", facts, errors)
@@ -93,11 +94,13 @@ def _summary(errors, facts: dict, out: Path) -> str:
         lines.append(f"{kind}: {cells}; judge {by['judge']}")
     if facts["nothing_said"]:
         lines.append(f"nothing was said of {facts['nothing_said']} texts: their words count as deleted")
+    if facts["cut"]:
+        lines.append(f"{facts['cut']} were cut at the length limit: raise it by --max_new_tokens")
     lines.append(f"judge {facts['judge']}; normalizer {facts['normalizer']}; ceilings: {', '.join(facts['ceiling'])}")
     return "\n".join([*lines, f"to hear: {out / 'tts'}"])
 
 
-def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> list[tuple[int, ...]]:
+def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> list[Response]:
     vocabulary, found = language.vocabulary, []
     sampling = Sampling(max_new_tokens=flags.max_new_tokens or language.limits["speech"], temperature=flags.temperature)
     marker = vocabulary.id(PROMPTS[flags.prompt])
@@ -105,7 +108,7 @@ def _spoken(flags: argparse.Namespace, language, clips: Sequence[Utterance]) -> 
         prompts = [(*prompt_ids(vocabulary, language.tokenizer, text=u.text, to="speech")[:-1], marker) for u in group]
         key = jax.random.fold_in(jax.random.key(flags.seed), first)
         how = dict(to="speech", sampling=sampling, key=key)
-        found += [a.units for a in complete(language.model, vocabulary, language.tokenizer, prompts, **how)]
+        found += complete(language.model, vocabulary, language.tokenizer, prompts, **how)
     return found
 
 

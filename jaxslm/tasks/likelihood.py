@@ -42,12 +42,17 @@ def make_suite(
     _check_inventory(name, choices, vocabulary.unit_inventory_sha256)
     heard = sounds(choices)
     if heard and inventory is None:
-        raise ValueError(f"suite {name}: it has sounds, and the units of this run come with its data: give it `units`")
+        raise ValueError(
+            f"suite {name}: it has sounds, of which no units can be made here: a Hugging Face folder knows text alone, "
+            "and precomputed units come with a run's data. Name a run that learned its units, or give the suite as "
+            "JSON lines with `units`"
+        )
     units = units_of(heard, inventory, cache, report) if heard else {}
-    kept, options = [], []
+    deduplicated = inventory.deduplicated if inventory else True
+    how, kept, options = dict(deduplicated=deduplicated, score_end=score_end), [], []
     for choice in choices:
         try:
-            options.append(word_choice(choice, vocabulary, tokenizer, units, score_end=score_end))
+            options.append(word_choice(choice, vocabulary, tokenizer, units, **how))
         except KeyError:
             report.left_out(f"suite {name}, {choice.id}", "a sound of it cannot be read", what="choice")
             continue
@@ -57,8 +62,7 @@ def make_suite(
         kept.append(choice)
     if not kept:
         raise ValueError(f"suite {name}: none of its {len(choices)} choices can be scored\n{report.summary()}")
-    deduplicated = inventory.deduplicated if inventory else True
-    return Suite(name, kept, options, protocol(vocabulary, deduplicated, score_end))
+    return Suite(name, kept, options, protocol(vocabulary, kept, deduplicated, score_end))
 
 
 def _check_inventory(name: str, choices: Sequence[Choice], sha256: str) -> None:

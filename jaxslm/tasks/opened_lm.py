@@ -22,6 +22,7 @@ from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary, build_vocabulary
 
 ROWS = 8  # of a batch on one device
+MOST = 2048  # tokens of a row of a Hugging Face model
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ def open_lm(folder: Path, step: int | None = None) -> OpenedLM:
     raise ValueError(f"{folder} is neither the workdir of a language model's run nor a Hugging Face folder")
 
 
+def context_of(folder: Path) -> int:
+    """Tokens of a row that the model of a folder, as of `open_lm`, is scored in."""
+    if is_hf_folder(folder) and not (folder / VOCABULARY_FILE).is_file():
+        return min(int(open_source(folder).config.get("max_position_embeddings") or MOST), MOST)
+    return read_config(folder).data.context_length
+
+
 def _run(workdir: Path, step: int | None, partitioner: Partitioner) -> OpenedLM:
     config = read_config(workdir)
     vocabulary = load_vocabulary(workdir)
@@ -74,8 +82,8 @@ def _hugging_face(folder: Path, partitioner: Partitioner) -> OpenedLM:
     fresh = jax.jit(functools.partial(Decoder, model_config), out_shardings=shardings)(jax.random.key(0))
     text = dict(text_size=vocabulary.text_size, size=vocabulary.text_size)
     model = load_decoder(source, fresh, **text, new_rows="mean", key=jax.random.key(0))
-    context = min(int(source.config.get("max_position_embeddings") or 2048), 2048)
-    config = dict(model=source.fields, loss_chunks=8, optimizer=dict(z_loss=0.0), data=dict(context_length=context))
+    data = dict(context_length=context_of(folder))
+    config = dict(model=source.fields, loss_chunks=8, optimizer=dict(z_loss=0.0), data=data)
     return OpenedLM(str(folder), model, vocabulary, tokenizer, None, config, partitioner)
 
 

@@ -67,6 +67,15 @@ def test_neither_batch_nor_padding_matters(model, rows, context):
     np.testing.assert_allclose(alone, score(scorer(), model, given), rtol=1e-5, atol=1e-4)
 
 
+def test_equal_sequences_have_equal_scores_wherever_they_stand(model):
+    given = sequences([40, 21, 33, 9, 52, 17])
+    found = score(scorer(3, 128), model, [*given, *reversed(given), *given])
+    assert found[:6].tolist() == found[11:5:-1].tolist() == found[12:].tolist()
+    other = Tokens(given[0].ids, ~given[0].scored)
+    together = score(scorer(), model, [given[0], other])
+    assert together[0] != together[1]
+
+
 def test_longer_than_the_context(model):
     given = sequences([150, 10])
     np.testing.assert_allclose(score(scorer(), model, given), [by_loop(model, s) for s in given], rtol=2e-5, atol=1e-4)

@@ -33,6 +33,25 @@ def lines(tmp_path, *rows) -> Report:
     return tmp_path / "q.jsonl"
 
 
+def test_several_accepted_answers(tmp_path):
+    values = ["['a', \"b's\"]", '["c"]', "Dom; John Fox", float("nan"), ["d;e"], "[sic] no list"]
+    path = lines(tmp_path, *(dict(index=i, answer=value, prediction="") for i, value in enumerate(values)))
+    report = Report(log=False)
+    found = {q.id: q.answers for q in read_questions(path, report, separator=";")}
+    assert found == {"0": ("a", "b's"), "1": ("c",), "2": ("Dom", "John Fox"), "4": ("d;e",), "5": ("[sic] no list",)}
+    assert [e["cause"] for e in report.entries] == ["no answer"]
+    assert [q.answers for q in read_questions(path, report)][2] == ("Dom; John Fox",)
+
+
+def test_a_file_in_another_encoding_and_a_name_that_is_none(tmp_path):
+    path = lines(tmp_path, dict(index=0, answer="x", audio_path="a\0.wav"))
+    report = Report(log=False)
+    assert list(read_questions(path, report)) == [] and "audio_path is 'a\\x00.wav'" in report.entries[0]["cause"]
+    path.write_text(path.read_text(), encoding="utf-16")
+    with pytest.raises(ValueError, match="UTF-16.*not UTF-8"):
+        list(read_questions(path, report))
+
+
 def test_files_of_the_evalkit(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "sub").mkdir()
@@ -48,7 +67,7 @@ def test_files_of_the_evalkit(tmp_path):
         dict(index=9, answer="x", audio_path=["a.wav", "a.wav"]),
     )
     report = Report(log=False)
-    first, second = read_questions(path, report)
+    first, second = read_questions(path, report, separator=";")
     assert (first.id, first.answers, first.subset, first.audio) == (
         "3",
         ("Tom", "Thomas"),

@@ -18,11 +18,8 @@ A, B = Path("a.wav"), Path("b.wav")
 UNITS = {(A,): np.array([1, 2]), (A, B): np.array([1, 2, 7])}
 
 
-def words(choice, vocabulary=VOCABULARY, tokenizer=TOKENIZER, score_end=False):
-    return [
-        (t.ids.tolist(), t.scored.tolist())
-        for t in word_choice(choice, vocabulary, tokenizer, UNITS, score_end=score_end)
-    ]
+def words(choice, vocabulary=VOCABULARY, tokenizer=TOKENIZER, **how):
+    return [(t.ids.tolist(), t.scored.tolist()) for t in word_choice(choice, vocabulary, tokenizer, UNITS, **how)]
 
 
 def test_speech_and_text():
@@ -36,7 +33,25 @@ def test_across_modalities():
     choice = Choice("x", ((Part(text="h"), Part(audio=(A,))), (Part(audio=(A,)), Part(text="h"))))
     there, back = words(choice)
     assert there == ([BOS, TEXT, ord("h") + 3, SPEECH, UNIT + 1, UNIT + 2], [False, False, True, False, True, True])
-    assert back == ([BOS, SPEECH, UNIT + 1, UNIT + 2, TEXT, ord("h") + 3], [False, False, True, True, False, True])
+    assert back[0] == [BOS, SPEECH, UNIT + 1, UNIT + 2, TEXT, ord(" ") + 3, ord("h") + 3]
+    assert back[1] == [False, False, True, True, False, True, True]
+
+
+def test_text_behind_speech_is_that_of_interleaved_training_data():
+    """With a tokenizer that writes a word alone otherwise than behind another."""
+    choice = Choice("x", ((Part(audio=(A,)), Part(text="she runs")),))
+    ((ids, _),) = words(choice)
+    interleaved = [i for word in TOKENIZER.encode_words("cat she runs".split())[1:] for i in word]
+    assert ids[5:] == interleaved and TOKENIZER.encode("she runs") != interleaved
+    context = Choice("x", ((Part(text=" no"),),), context=(Part(audio=(A,)), Part(text="Is it?\n")))
+    ((ids, scored),) = words(context)
+    assert TOKENIZER.decode(ids[5:]) == " Is it?\n no" and sum(scored) == 3 and all(scored[-3:])
+
+
+def test_repeated_units_are_joined_where_the_inventory_joins_them():
+    choice = Choice("x", ((Part(units=(1, 1, 2)),),))
+    assert words(choice)[0][0] == [BOS, SPEECH, UNIT + 1, UNIT + 2]
+    assert words(choice, deduplicated=False)[0][0] == [BOS, SPEECH, UNIT + 1, UNIT + 1, UNIT + 2]
 
 
 def test_the_context_is_not_scored_and_the_end_is_if_asked_for():
@@ -73,9 +88,8 @@ def test_sounds_are_made_once():
 
 
 def test_the_protocol_says_what_is_scored():
-    assert "</s> is not scored" in protocol(VOCABULARY, True, False) and "<s>[Speech]" in protocol(
-        VOCABULARY, True, False
-    )
-    assert "</s> is scored" in protocol(VOCABULARY, True, True) and "not deduplicated" in protocol(
-        VOCABULARY, False, True
-    )
+    alone = [Choice("x", ((Part(text="a"),), (Part(text="b"),)))]
+    said = protocol(VOCABULARY, alone, True, False)
+    assert "</s> is not scored" in said and "<s>[Speech]" in said and "an option is scored whole" in said
+    said = protocol(VOCABULARY, [*alone, Choice("y", alone[0].options, context=(Part(text="c"),))], False, True)
+    assert "</s> is scored" in said and "not deduplicated" in said and "the context is not scored" in said

@@ -105,7 +105,7 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
 
     def complete(model, vocabulary, tokenizer, prompts, *, to, sampling, key):
         assert to == "speech" and prompts[0][-1] == VOCABULARY.id("[TTS]") and prompts[0][1] == VOCABULARY.id("[Text]")
-        return [SimpleNamespace(units=units) for units in spoken]
+        return [SimpleNamespace(units=units, stopped=True) for units in spoken]
 
     monkeypatch.setattr(tts, "complete", complete)
     arguments = [f"--records={records}", f"--out={tmp_path}", f"--asr={judge}", f"--quality=length={judge}"]

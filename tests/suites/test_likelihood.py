@@ -3,16 +3,18 @@
 import argparse
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from jaxslm.configure import read_config
 from jaxslm.data.report import Report
 from jaxslm.evaluation.choices import Choice, Part
 from jaxslm.evaluation.scoring import Scorer
 from jaxslm.suites import forgetting, likelihood
-from jaxslm.tasks.likelihood import make_suite
+from jaxslm.tasks.likelihood import make_suite, make_suites
 from jaxslm.tasks.opened_lm import open_lm
 from jaxslm.units.inventory import UnitInventory
 from tests.tiny_run import write_run
@@ -139,6 +141,20 @@ def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
     assert found["after"]["accuracy_sum"] in (0.0, 1.0)
 
 
+def test_models_of_different_contexts_are_compared_on_the_same_pieces(workdir, tmp_path):
+    """Weights that are the same have forgotten nothing, however long their rows."""
+    longer = tmp_path / "longer"
+    write_run(longer, data=dict(cache=str(tmp_path)), scale=4, loss_chunks=2, optimizer=dict(z_loss=0.0))
+    config = json.loads((longer / "config.json").read_text())
+    config["data"]["context_length"] = 256
+    (longer / "config.json").write_text(json.dumps(config))
+    (tmp_path / "text.txt").write_text("A line of text. " * 20)
+    said = run(forgetting, f"--workdir={workdir}", f"--base={longer}", f"--text={tmp_path / 'text.txt'}")
+    found = json.loads((workdir / "evaluations" / "forgetting.json").read_text())
+    assert found["before"]["nats_per_token"] == pytest.approx(found["after"]["nats_per_token"], rel=1e-5)
+    assert "at most 63 tokens" in said and found["ceiling"] == "before"
+
+
 def test_a_run_without_a_base_asks_for_one(workdir, tmp_path):
     (tmp_path / "text.txt").write_text("A line.")
     with pytest.raises(ValueError, match="was not begun from another model .* name one by --base"):
@@ -156,10 +172,12 @@ def test_scores_that_are_no_number_are_counted_and_said(workdir, tmp_path, monke
             rows.append(f"{pair},w{pair}{correct},A,7,word,W ER D,3,{correct}")
     (split / "gold.csv").write_text("\n".join(rows) + "\n")
     arguments = ["--suite=swuggy", f"--workdir={workdir}", f"--path={tmp_path}", f"--out={tmp_path / 'out'}"]
-    run(likelihood, *arguments)
+    said = run(likelihood, *arguments)
     lines = (tmp_path / "out" / "lexical" / "dev.txt").read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == ["w00", "w01", "w10", "w11"]
-    (tmp_path / "out" / "lexical" / "dev.txt").unlink()
+    assert "by mean" in said and "dev.txt, 4 recordings" in said and "zrc wants" not in said
+    said = run(likelihood, *arguments, "--limit=1")
+    assert "dev.txt, 2 recordings; zrc wants one of every recording" in said
     whole = Scorer.__call__
 
     def one_lost(self, *given, **more):
@@ -173,6 +191,38 @@ def test_scores_that_are_no_number_are_counted_and_said(workdir, tmp_path, monke
     assert table["accuracy"]["sum"]["all"]["not_a_number"] == 1 and table["accuracy"]["sum"]["all"]["items"] == 1
     assert "1 of 2 have a score that is no number" in said and "no file of scores for zrc" in said
     assert not (tmp_path / "out" / "lexical" / "dev.txt").exists()
+
+
+def test_options_longer_than_rows_of_training_are_counted(workdir, tmp_path):
+    lines = [dict(options=["short", "a" * 200], answer=0), dict(options=["x", "y"], answer=0)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = run(
+        likelihood, "--suite=jsonl", f"--workdir={workdir}", f"--path={tmp_path / 'q.jsonl'}", f"--out={tmp_path}"
+    )
+    assert "1 options are longer than the 64 tokens of a row in training" in said
+    assert json.loads((tmp_path / "jsonl.json").read_text())["longer_than_context"] == 1
+
+
+def test_suites_in_training_are_those_of_the_run_that_is_done(workdir, stories, tmp_path):
+    opened = open_lm(workdir)
+    corpus = SimpleNamespace(
+        prepared=SimpleNamespace(inventory=opened.inventory), vocabulary=opened.vocabulary, tokenizer=opened.tokenizer
+    )
+    config = read_config(workdir).to_dict()
+    config["data"]["batch_size"] = 4
+    spec = dict(kind="storycloze", path=str(stories), modes=("S", "T->S"), limit=6)
+    config["eval"] = dict(suites=dict(cloze=spec))
+    found = make_suites(config, corpus, opened.partitioner)(opened.model)
+    arguments = [f"--workdir={workdir}", f"--path={stories}", "--modes=S,T->S", "--limit=6", f"--out={tmp_path}"]
+    run(likelihood, "--suite=storycloze", *arguments)
+    table = json.loads((tmp_path / "storycloze.json").read_text())["accuracy"]
+    expected = {
+        f"suite/cloze/{group}/{kind}": each["value"] for kind, groups in table.items() for group, each in groups.items()
+    }
+    assert found == expected | {"suite/cloze/chance": 0.5, "suite/cloze/not_a_number": 0.0}
+    assert len(expected) == 6
+    config["eval"] = dict(suites=dict())
+    assert make_suites(config, corpus, opened.partitioner)(opened.model) == {}
 
 
 def test_a_folder_that_is_no_model(tmp_path):

@@ -17,7 +17,6 @@ context "Question: <question>\nAnswer:", after its own `context` if it has one, 
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from jaxslm.data.report import Report
@@ -53,7 +52,7 @@ def read(path: str | Path, report: Report) -> Iterator[Choice]:
         if record is None:
             continue
         try:
-            choice = _choice(record, f"{path.name}:{number}", path.parent.resolve(), where, report)
+            choice = _choice(record, f"{path.name}:{number}", path.parent.resolve())
             if choice.id in ids:
                 raise FieldError(f"the id '{choice.id}' is that of an earlier line", "give each line an id of its own")
         except FieldError as error:
@@ -63,14 +62,14 @@ def read(path: str | Path, report: Report) -> Iterator[Choice]:
         yield choice
 
 
-def _choice(record: Mapping, line: str, root: Path, where: str, report: Report) -> Choice:
+def _choice(record: Mapping, line: str, root: Path) -> Choice:
     forms = [form for form in FORMS if form in record]
     if len(forms) != 1:
         meant = "" if forms else next((hint for key in record if (hint := closest(key, FORMS))), "")
         raise FieldError(f"{' and '.join(forms) or 'no question'} in one line.{meant}", _FORM)
     if missing := [key for key in FORMS[forms[0]] if key not in record]:
         raise FieldError(f"{forms[0]} without {' and '.join(missing)}", _FORM)
-    context = _parts(record["context"], root, where, report) if "context" in record else ()
+    context = _parts(record["context"], root) if "context" in record else ()
     if forms == ["positive"]:
         values, answer = [record["positive"], record["negative"]], 0
     else:
@@ -87,7 +86,7 @@ def _choice(record: Mapping, line: str, root: Path, where: str, report: Report) 
         raise FieldError(f"the answer is {answer!r}", f"write a whole number from 0 to {len(values) - 1}")
     return Choice(
         id=_name(record, "id") or line,
-        options=tuple(_parts(value, root, where, report) for value in values),
+        options=tuple(_parts(value, root) for value in values),
         answer=answer,
         context=context,
         item=_name(record, "item"),
@@ -110,14 +109,14 @@ def _index(answer, choices: Sequence[str]):
     return meant.pop()
 
 
-def _parts(value, root: Path, where: str, report: Report) -> tuple[Part, ...]:
+def _parts(value, root: Path) -> tuple[Part, ...]:
     values = value if isinstance(value, list) else [value]
     if not values:
         raise FieldError("an option or a context without parts", _PARTS)
-    return tuple(_part(value, root, where, report) for value in values)
+    return tuple(_part(value, root) for value in values)
 
 
-def _part(value, root: Path, where: str, report: Report) -> Part:
+def _part(value, root: Path) -> Part:
     if isinstance(value, str):
         value = {"text": value}
     if not isinstance(value, dict) or len(value) != 1:
@@ -132,7 +131,7 @@ def _part(value, root: Path, where: str, report: Report) -> Part:
             raise FieldError("audio without a file", _PARTS)
         return Part(audio=tuple(_audio(name, root) for name in files))
     if key == "units":
-        return Part(units=_units(content, where, report))
+        return Part(units=_units(content))
     raise FieldError(f"a part has no '{key}'.{closest(key, ('text', 'audio', 'units'))}", _PARTS)
 
 
@@ -159,13 +158,10 @@ def _audio(name, root: Path) -> Path:
     return path
 
 
-def _units(values, where: str, report: Report) -> tuple[int, ...]:
+def _units(values) -> tuple[int, ...]:
     if not (isinstance(values, list) and values and all(type(unit) is int and 0 <= unit < 2**31 for unit in values)):
         raise FieldError("units are not a list of whole numbers from 0 up", 'write {"units": [7, 12, ...]}')
-    units = tuple(unit for unit, _ in groupby(values))
-    if len(units) < len(values):
-        report.note(where, f"{len(values) - len(units)} repeated units are counted once")
-    return units
+    return tuple(values)
 
 
 def _name(record: Mapping, key: str) -> str:
