@@ -10,11 +10,13 @@
 | E   | interleaved (MFCC, 100), mfcc_500, mfcc_1000,  | which units, how many, and with runs of equal ones    |
 |     | mfcc_100_frames, whisper_100, whisper_500,     | joined or not ("frames")? Needs the folder of         |
 |     | whisper_1000, whisper_500_frames               | openai/whisper-tiny.en: --whisper=FOLDER              |
+| R   | real_cold, real_warm of                        | C on two hours of recordings, from SmolLM2-135M:      |
+|     | configs/evidence_twist.py                      | --smollm=FOLDER of HuggingFaceTB/SmolLM2-135M         |
 
-Real speech is that of Debian's English asterisk prompts, which `apt-get download` fetches into OUT/prompts unless they
-are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same command goes on where it was
-stopped. Tables and curves of all seeds that are there: OUT/RUN.md and OUT/RUN.svg. B needs a judge (extras `evaluate`
-and `judges`, or --judge). Arguments that are not listed below go to launch/train.py.
+Recordings are those of Debian's asterisk prompts, English but in run R, which `apt-get download` fetches into
+OUT/prompts unless they are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same
+command goes on where it was stopped. Tables and curves of all seeds that are there: OUT/RUN.md and OUT/RUN.svg. B needs
+a judge (extras `evaluate` and `judges`, or --judge). Arguments that are not listed below go to launch/train.py.
 """
 
 import argparse
@@ -86,11 +88,12 @@ RUNS = {
         ACCURACIES | LOSSES,
         CURVES,
     ),
+    "R": Run(("real_cold", "real_warm"), {"held-out loss": {"loss": "nats a unit"}}, {"loss": "speech loss"}),
 }
 WARM = ("warm", "replay_0", "replay_10", "replay_30")  # arms that begin from "text"
 VOICES = ("baritone",)  # those of configs/evidence.py
 STORIES, CLIPS = 500, 60
-PACKAGES = ("asterisk-core-sounds-en", "asterisk-core-sounds-en-g722")
+LANGUAGES = ("en", "es", "fr", "it", "ru")  # of run R
 HERE = Path(__file__).parent
 JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
@@ -102,20 +105,30 @@ def main() -> None:
     parser.add_argument("--runs", default="A,F,B", help=f"of {','.join(RUNS)}; default: A,F,B")
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
-    parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for run E")
+    parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for runs E and R")
+    parser.add_argument("--smollm", type=Path, help="folder of HuggingFaceTB/SmolLM2-135M, for run R")
     parser.add_argument("--judge", default=JUDGE, help="of run B, with {list}; default: Whisper tiny.en")
     flags, others = parser.parse_known_args()
     names, seeds = flags.runs.split(","), [int(seed) for seed in flags.seeds.split(",")]
     if unknown := [name for name in names if name not in RUNS]:
         parser.error(f"there is no run {unknown[0]}; there are {', '.join(RUNS)}")
-    if "E" in names and (flags.whisper is None or not (flags.whisper / "config.json").is_file()):
-        parser.error("run E needs --whisper=FOLDER, as huggingface-cli download openai/whisper-tiny.en gives it")
+    for option, model, runs in (
+        ("whisper", "openai/whisper-tiny.en", "ER"),
+        ("smollm", "HuggingFaceTB/SmolLM2-135M", "R"),
+    ):
+        folder = getattr(flags, option)
+        if set(runs) & set(names) and (folder is None or not (folder / "config.json").is_file()):
+            parser.error(f"run {' and '.join(runs)}: --{option}=FOLDER, as huggingface-cli download {model} gives it")
     make_suites(flags.out)
-    fetch_prompts(flags.out / "prompts")
+    fetch_prompts(flags.out / "prompts", LANGUAGES if "R" in names else LANGUAGES[:1])
     for seed in seeds:
         for arm in dict.fromkeys(arm for name in names for arm in RUNS[name].arms):
-            own = [f"--config.data.units.encoder={flags.whisper}"] if arm.startswith("whisper") else []
-            train(flags.out, arm, seed, [*own, *others])
+            own = [f"--config.data.units.encoder={flags.whisper}"] if arm.startswith(("whisper", "real")) else []
+            own += [f"--config.init_from={flags.smollm}"] if arm == "real_warm" else []
+            if arm in RUNS["R"].arms:
+                train_on_recordings(flags.out, arm, seed, [*own, *others])
+            else:
+                train(flags.out, arm, seed, [*own, *others])
             if "B" in names and arm in RUNS["B"].arms:
                 count_errors(flags.out, arm, seed, flags.judge)
             if arm in WARM:
@@ -139,16 +152,24 @@ def make_suites(out: Path) -> None:
             choices.write(json.dumps(dict(context=[begin], options=[f" {end}" for end in ends], answer=0)) + "\n")
 
 
-def fetch_prompts(folder: Path) -> None:
-    if (folder / "usr").is_dir():
-        return
+def fetch_prompts(folder: Path, languages: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    names = [f"asterisk-core-sounds-{language}{form}" for language in languages for form in ("", "-g722")]
+    missing = [name for name in names if not (folder / "usr" / "share" / "doc" / name).is_dir()]
     try:
-        subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, check=True)
-        for package in sorted(folder.glob("*.deb")):
+        for name in missing:
+            subprocess.run(["apt-get", "download", name], cwd=folder, check=True)
+            (package,) = folder.glob(f"{name}_*.deb")
             subprocess.run(["dpkg", "-x", package.name, "."], cwd=folder, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"{error}: unpack the Debian packages {' and '.join(PACKAGES)} into {folder} yourself")
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{error}: unpack the Debian packages {', '.join(missing)} into {folder} yourself")
+
+
+def train_on_recordings(out: Path, arm: str, seed: int, others: list[str]) -> None:
+    workdir = run_folder(out, arm, seed)
+    words = [f"--config={HERE.parent / 'configs' / 'evidence_twist.py'}:{arm}", f"--workdir={workdir}"]
+    paths = [f"--config.data.sources.{language}.path={out / 'prompts'}" for language in LANGUAGES]
+    call("train.py", *words, f"--config.seed={seed}", *paths, *others)  # says at once that a run is done
 
 
 def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
@@ -216,7 +237,8 @@ def halves_of(out: Path, workdir: Path) -> Path:
 
 def show(out: Path, name: str) -> None:
     run = RUNS[name]
-    curves = read_arms(out, run.arms, seeds_of(out, run.arms))
+    if not (curves := read_arms(out, run.arms, seeds_of(out, run.arms))):
+        return
     parts = [f"{about}\n\n{as_markdown(curves, figures)}\n" for about, figures in run.tables.items()]
     (out / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")
     draw(curves, run.curves, out / f"{name}.svg")

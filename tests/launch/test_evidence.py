@@ -1,0 +1,103 @@
+"""The commands that launch/evidence.py gives: which arms, in which order, from what."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxslm.configure import load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    spec = importlib.util.spec_from_file_location("launch_evidence", ROOT / "launch" / "evidence.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "launch_evidence", module)  # for its dataclass
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def calls(evidence, tmp_path, monkeypatch):
+    """Runs main() with arguments in a folder of 500 stories without sound; the programs it calls, which do nothing."""
+    called = []
+
+    def call(program, *words):
+        called.append((program, *words))
+        if "--suite=storycloze" in words and "--name=prompts" not in words:
+            workdir = Path(next(w for w in words if w.startswith("--workdir=")).partition("=")[2])
+            (workdir / "evaluations").mkdir(parents=True)
+            (workdir / "evaluations" / "storycloze.json").write_text("{}")
+
+    monkeypatch.setattr(evidence, "call", call)
+    monkeypatch.setattr(evidence, "write_cloze", lambda folder, stories, voices: write_stories(folder, stories))
+    monkeypatch.setattr(evidence, "fetch_prompts", lambda folder, languages: called.append(("prompts", *languages)))
+    monkeypatch.setattr(evidence, "halves_of", lambda out, workdir: out / "halves")
+
+    def run(*words):
+        called.clear()
+        monkeypatch.setattr(sys, "argv", ["evidence.py", f"--out={tmp_path}", *words])
+        evidence.main()
+        return list(called)
+
+    return run
+
+
+def write_stories(folder, stories):
+    folder.mkdir(parents=True)
+    for n in range(stories):
+        for part in ("mutual", "correct", "incorrect"):
+            (folder / f"{n}_{part}.txt").write_text(f"{part} {n}.\n")
+
+
+def test_arms_are_trained_once_and_warm_ones_begin_from_the_text_model_of_their_seed(calls, tmp_path):
+    found = calls("--runs=C,D", "--seeds=3", "--config.steps=5")
+    trained = [words for words in found if words[0] == "train.py"]
+    arms = [next(w for w in words if w.startswith("--config=")).rpartition(":")[2] for words in trained]
+    assert arms == ["text", "cold", "warm", "replay_0", "replay_10", "replay_30"]
+    begun = [f"--config.init_from={tmp_path / 'text-3'}" in words for words in trained]
+    assert begun == [False, False, True, True, True, True]
+    assert all({"--config.seed=3", "--config.steps=5"} < set(words) for words in trained)
+    meters = [words for words in found if "--suite=forgetting" in words]
+    assert len(meters) == 4 and all(f"--base={tmp_path / 'text-3'}" in words for words in meters)
+    again = calls("--runs=C,D", "--seeds=3")
+    assert not [words for words in again if words[0] == "train.py"]
+    first = json.loads((tmp_path / "domain" / "choices.jsonl").read_text().splitlines()[0])
+    assert first == dict(context=["mutual 0."], options=[" correct 0.", " incorrect 0."], answer=0)
+
+
+def test_errors_are_counted_on_both_kinds_of_speech(calls, tmp_path):
+    found = [words for words in calls("--runs=B", "--seeds=0", "--judge=hear {list}") if "--suite=tts" in words]
+    assert all("--asr=hear {list}" in words for words in found)
+    assert len(found) == 4
+    assert sorted(w for words in found for w in words if w.startswith("--prompt=")) == [
+        *["--prompt=interleaved"] * 2,
+        *["--prompt=task"] * 2,
+    ]
+
+
+def test_what_needs_weights_asks_for_them(calls, tmp_path, capsys):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        calls("--runs=R", f"--whisper={tmp_path / 'w'}")
+    assert "--smollm=FOLDER" in capsys.readouterr().err
+    found = calls("--runs=R", "--seeds=0", f"--whisper={tmp_path / 'w'}", f"--smollm={tmp_path / 'w'}")
+    assert found[0] == ("prompts", "en", "es", "fr", "it", "ru")
+    cold, warm = (words for words in found if words[0] == "train.py")
+    assert f"--config.init_from={tmp_path / 'w'}" in warm and not any("init_from" in word for word in cold)
+    with pytest.raises(SystemExit):
+        calls("--runs=Z")
+
+
+def test_every_arm_is_a_config(evidence):
+    for name, run in evidence.RUNS.items():
+        recipe = "evidence_twist" if name == "R" else "evidence"
+        for arm in run.arms:
+            config = load_config(f"{ROOT / 'configs' / recipe}.py:{arm}")
+            tokens = config.data.context_length * config.data.batch_size
+            assert tokens == (1024 if name == "R" else 3072)
