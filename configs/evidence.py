@@ -1,8 +1,9 @@
 """Small runs that show what each part of the recipe does: `configs/evidence.py:ARM`, all by launch/evidence.py.
 `:tiny` is "interleaved" at a size for a try, without recordings and suites.
 
-The same data, model, steps and tokens in every arm; arms differ from "interleaved" in what ARMS says. The effects are
-those of SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et al. 2023, section 4).
+The same data, model and tokens a step in every arm; arms differ from "interleaved" in what ARMS says, and those that
+are compared have the same steps. The effects are those of SpiRit-LM (Nguyen et al. 2024, Table 10) and TWIST (Hassid et
+al. 2023, section 4).
 """
 
 from configs import common
@@ -14,6 +15,7 @@ def _mixture(**shares: float) -> dict:
     return {f"data.mixture.{name}": shares.get(name, 0.0) for name in ("text", "speech", "interleaved", "asr", "tts")}
 
 
+_SHORT = {"steps": 750}
 # For what is longer, a story as text and speech or one without joined runs: as many tokens a step.
 _LONG_ROWS = {"data.context_length": 512, "data.batch_size": 6}
 
@@ -21,10 +23,11 @@ _LONG_ROWS = {"data.context_length": 512, "data.batch_size": 6}
 def _units(clusters: int, **others) -> dict:
     units = dict(clusters=clusters, **others)
     rows = {} if units.get("deduplicated", True) else _LONG_ROWS
-    return {f"data.units.{name}": value for name, value in units.items()} | rows
+    return {f"data.units.{name}": value for name, value in units.items()} | rows | _SHORT
 
 
 _WHISPER = dict(encoder="runs/evidence/whisper-tiny.en", layer=4, crop=True)  # launch/evidence.py --whisper names it
+_WARM = _SHORT | {"init_from": "text"}  # the run "text" of the same seed
 
 ARMS = {
     "interleaved": {},
@@ -32,12 +35,13 @@ ARMS = {
     "asr_tts": _mixture(text=0.15, speech=0.25, interleaved=0.2, asr=0.2, tts=0.2) | _LONG_ROWS,
     "shuffled_units": {"data.shuffle": "units"},
     "shuffled_times": {"data.shuffle": "times"},
-    "text": _mixture(text=1.0),
-    "cold": _mixture(speech=1.0),
-    "warm": _mixture(speech=1.0) | {"init_from": "text"},
-    "replay_0": _mixture(speech=0.3, interleaved=0.7) | {"init_from": "text"},
-    "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | {"init_from": "text"},
-    "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | {"init_from": "text"},
+    "text": _mixture(text=1.0) | {"steps": 1000},
+    "cold": _mixture(speech=1.0) | _SHORT,
+    "warm": _mixture(speech=1.0) | _WARM,
+    "replay_0": _mixture(speech=0.3, interleaved=0.7) | _WARM,
+    "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | _WARM,
+    "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | _WARM,
+    "mfcc_100": _units(100),
     "mfcc_500": _units(500),
     "mfcc_1000": _units(1000),
     "mfcc_100_frames": _units(100, deduplicated=False),

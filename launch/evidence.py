@@ -7,7 +7,7 @@
 | B   | asr_tts, interleaved                           | what do transcripts add? WER of ASR and TTS           |
 | C   | text, cold, warm                               | does a text model learn speech faster (TWIST)?        |
 | D   | text, replay_0, replay_10, replay_30           | how much text keeps text?                             |
-| E   | interleaved (MFCC, 100), mfcc_500, mfcc_1000,  | which units, how many, and with runs of equal ones    |
+| E   | mfcc_100, mfcc_500, mfcc_1000,                 | which units, how many, and with runs of equal ones    |
 |     | mfcc_100_frames, whisper_100, whisper_500,     | joined or not ("frames")? Needs the folder of         |
 |     | whisper_1000, whisper_500_frames               | openai/whisper-tiny.en: --whisper=FOLDER              |
 | R   | real_cold, real_warm of                        | C on two hours of recordings, from SmolLM2-135M:      |
@@ -82,7 +82,7 @@ RUNS = {
     ),
     "E": Run(
         (
-            *("interleaved", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
+            *("mfcc_100", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
             *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
         ),
         ACCURACIES | LOSSES,
