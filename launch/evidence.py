@@ -63,6 +63,8 @@ FORGOTTEN = {
 
 @dataclass(frozen=True)
 class Run:
+    """tables: heading -> figures (key of a held-out row -> name); curves: figures that are drawn by step."""
+
     arms: Sequence[str]
     tables: Mapping[str, Mapping[str, str]]
     curves: Mapping[str, str]
@@ -73,7 +75,9 @@ RUNS = {
     "F": Run(("interleaved", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
     "B": Run(("asr_tts", "interleaved"), ERRORS | ACCURACIES | LOSSES, CURVES),
     "C": Run(
-        ("text", "cold", "warm"), ACCURACIES | LOSSES, {"loss/speech": "speech loss", "suite/cloze/mode=S/sum": "S"}
+        ("text", "cold", "warm"),
+        ACCURACIES | LOSSES | FORGOTTEN,
+        {"loss/speech": "speech loss", "suite/cloze/mode=S/sum": "S"},
     ),
     "D": Run(
         ("text", "replay_0", "replay_10", "replay_30"),
@@ -169,7 +173,7 @@ def train_on_recordings(out: Path, arm: str, seed: int, others: list[str]) -> No
     workdir = run_folder(out, arm, seed)
     words = [f"--config={HERE.parent / 'configs' / 'evidence_twist.py'}:{arm}", f"--workdir={workdir}"]
     paths = [f"--config.data.sources.{language}.path={out / 'prompts'}" for language in LANGUAGES]
-    call("train.py", *words, f"--config.seed={seed}", *paths, *others)  # says at once that a run is done
+    call("train.py", *words, f"--config.seed={seed}", *paths, *others)
 
 
 def train(out: Path, arm: str, seed: int, others: list[str]) -> None:

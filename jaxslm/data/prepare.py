@@ -263,7 +263,8 @@ def given_inventory(units: Mapping) -> UnitInventory | None:
     if not units:
         return None
     if units["centroids"]:
-        return open_inventory(_encoder(units), units["centroids"], published=units["inventory"])
+        given = open_inventory(_encoder(units), units["centroids"], published=units["inventory"])
+        return given if units["deduplicated"] else replace(given, deduplicated=False)
     if given := _given_without_encoder(units):
         if not given.precomputed:
             given.open_encoder()  # one that is not there is better known now than after an hour of reading
@@ -289,7 +290,8 @@ def _given_without_encoder(units: Mapping) -> UnitInventory | None:
         raise ValueError(
             f"data.units.frame_rate is {frame_rate}: give that of {encoder}, in units a second before deduplication"
         )
-    return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], source_sha256=units["sha256"])
+    more = dict(source_sha256=units["sha256"], deduplicated=units["deduplicated"])
+    return UnitInventory(encoder, layer, frame_rate, None, units["clusters"], **more)
 
 
 def _load_inventory(units: Mapping) -> UnitInventory:

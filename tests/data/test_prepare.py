@@ -11,7 +11,7 @@ import soundfile
 
 from jaxslm.audio.io import decode_clip, decode_flac
 from jaxslm.data import aligning, audio_shards, readers
-from jaxslm.data.prepare import prepare
+from jaxslm.data.prepare import UNITS, given_inventory, prepare
 from jaxslm.data.records import Records
 from tests.data.tones import RATE, config, files, write_corpus, write_manifest
 
@@ -356,6 +356,15 @@ def test_audio_may_be_stored_at_another_rate_and_units_are_those_of_16_khz(tmp_p
         assert np.abs(np.fft.rfft(clip.samples))[9_000] > 3_000  # of 3,600; at 16 kHz there is no such frequency
         assert decode_clip(low.audio).rate == 16_000 and len(decode_flac(high.audio)) == 16_000
         assert stored.inventory.encode(decode_flac(high.audio)) == high.units[stored.inventory.sha256]
+
+
+def test_given_units_can_stay_one_a_frame(tmp_path):
+    np.save(tmp_path / "km.npy", np.random.default_rng(0).normal(size=(5, 39)).astype(np.float32))
+    for deduplicated in (True, False):
+        given = given_inventory(UNITS | dict(centroids=str(tmp_path / "km.npy"), deduplicated=deduplicated))
+        assert given.deduplicated == deduplicated
+        listed = dict(encoder="precomputed:mine", frame_rate=50.0, deduplicated=deduplicated)
+        assert given_inventory(UNITS | listed).deduplicated == deduplicated
 
 
 def test_learned_units_can_stay_one_a_frame(tmp_path):

@@ -73,7 +73,9 @@ def test_arms_are_trained_once_and_warm_ones_begin_from_the_text_model_of_their_
 def test_errors_are_counted_on_both_kinds_of_speech(calls, tmp_path):
     found = [words for words in calls("--runs=B", "--seeds=0", "--judge=hear {list}") if "--suite=tts" in words]
     assert all("--asr=hear {list}" in words for words in found)
-    assert len(found) == 4
+    given = {tuple(w for w in words if w.startswith(("--workdir", "--prefix"))) for words in found}
+    arms, sources = (tmp_path / "asr_tts-0", tmp_path / "interleaved-0"), ("stories", "prompts")
+    assert given == {(f"--workdir={arm}", f"--prefix={source}/") for arm in arms for source in sources}
     assert sorted(w for words in found for w in words if w.startswith("--prompt=")) == [
         *["--prompt=interleaved"] * 2,
         *["--prompt=task"] * 2,

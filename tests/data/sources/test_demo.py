@@ -163,7 +163,6 @@ def test_wrong_sizes_are_refused(wrong):
 
 
 def test_more_than_the_grammar_has_is_an_error(monkeypatch):
-
     for name in ("sentence", "story"):
         monkeypatch.setattr(grammar, name, lambda rng, pool: rng.choice(["It is cold.", "It is warm."]))
     with pytest.raises(ValueError, match="no more train texts after 2 utterances"):
