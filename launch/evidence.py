@@ -21,6 +21,7 @@ a judge (extras `evaluate` and `judges`, or --judge). Arguments that are not lis
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -221,7 +222,8 @@ def evaluate(workdir: Path, suite: str, *words: str) -> None:
 
 
 def call(program: str, *words: str) -> None:
-    if (code := subprocess.run([sys.executable, str(HERE / program), *words]).returncode) != 0:
+    command = [sys.executable, str(HERE / program), *words]
+    if (code := subprocess.run(command, env=os.environ | {"JAXSLM_STOPPED_STATUS": "75"}).returncode) != 0:
         sys.exit(f"{program} {' '.join(words)} ended with {code}; the same command goes on from there")
 
 

@@ -103,3 +103,13 @@ def test_every_arm_is_a_config(evidence):
             config = load_config(f"{ROOT / 'configs' / recipe}.py:{arm}")
             tokens = config.data.context_length * config.data.batch_size
             assert tokens == (1024 if name == "R" else 3072)
+
+
+def test_a_run_that_was_stopped_is_not_scored(evidence, tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("import os, sys\nsys.exit(int(os.environ['JAXSLM_STOPPED_STATUS']))")
+    (tmp_path / "evaluate.py").write_text(f"open({str(tmp_path / 'scored')!r}, 'w')")
+    monkeypatch.setattr(evidence, "HERE", tmp_path)
+    (tmp_path / "halves").mkdir()
+    with pytest.raises(SystemExit, match="goes on from there"):
+        evidence.train(tmp_path, "control", 0, [])
+    assert not (tmp_path / "scored").exists()
