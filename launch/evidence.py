@@ -3,7 +3,7 @@
 | run | arms                                           | question                                              |
 |-----|------------------------------------------------|-------------------------------------------------------|
 | A   | interleaved, control                           | does interleaving tie text to speech?                 |
-| F   | interleaved, shuffled_units, shuffled_times    | does that vanish where the pairs are torn apart?      |
+| F   | those of A, shuffled_units, shuffled_times     | does that vanish where the pairs are torn apart?      |
 | B   | asr_tts, interleaved                           | what do transcripts add? WER of ASR and TTS           |
 | C   | text, cold, warm                               | does a text model learn speech faster (TWIST)?        |
 | D   | text, replay_0, replay_10, replay_30           | how much text keeps text?                             |
@@ -73,7 +73,7 @@ class Run:
 
 RUNS = {
     "A": Run(("interleaved", "control"), ACCURACIES | LOSSES, CURVES),
-    "F": Run(("interleaved", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
+    "F": Run(("interleaved", "control", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
     "B": Run(("asr_tts", "interleaved"), ERRORS | ACCURACIES | LOSSES, CURVES),
     "C": Run(
         ("text", "cold", "warm"),

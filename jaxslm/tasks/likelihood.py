@@ -41,7 +41,7 @@ def make_suite(
     """
     _check_inventory(name, choices, vocabulary.unit_inventory_sha256)
     heard = sounds(choices)
-    if heard and inventory is None:
+    if heard and (inventory is None or inventory.precomputed):
         raise ValueError(
             f"suite {name}: it has sounds, of which no units can be made here: a Hugging Face folder knows text alone, "
             "and precomputed units come with a run's data. Name a run that learned its units, or give the suite as "
@@ -101,9 +101,7 @@ def make_suites(config: Mapping, corpus: Any, partitioner: Partitioner):
         return lambda model: {}
     inventory, report = corpus.prepared.inventory, Report()
     how = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, report=report)
-    how |= dict(
-        inventory=None if inventory.precomputed else inventory, cache=Path(config["data"]["cache"]).expanduser()
-    )
+    how |= dict(inventory=inventory, cache=Path(config["data"]["cache"]).expanduser())
     suites = [
         make_suite(name, read_suite(spec, report), **how) for name, spec in sorted(config["eval"]["suites"].items())
     ]

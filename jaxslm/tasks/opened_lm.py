@@ -27,7 +27,7 @@ MOST = 2048  # tokens of a row of a Hugging Face model
 
 @dataclass(frozen=True)
 class OpenedLM:
-    """inventory: None where units cannot be made of sound. config: what `make_scorer` needs of one."""
+    """inventory: None of a model of text alone. config: what `make_scorer` needs of one."""
 
     name: str
     model: Decoder
@@ -69,9 +69,8 @@ def _run(workdir: Path, step: int | None, partitioner: Partitioner) -> OpenedLM:
     tokenizer = tokenizer_of_run(workdir, config.data.tokenizer, vocabulary)
     abstract = _abstract(DecoderConfig(vocab_size=vocabulary.padded_size, **config.model), partitioner)
     model, at = restore_model(workdir / "checkpoints", abstract, step)
-    inventory = UnitInventory.load(workdir / UNITS)
-    heard = None if inventory.precomputed else inventory
-    return OpenedLM(f"{workdir} at step {at}", model, vocabulary, tokenizer, heard, config, partitioner)
+    name, inventory = f"{workdir} at step {at}", UnitInventory.load(workdir / UNITS)
+    return OpenedLM(name, model, vocabulary, tokenizer, inventory, config, partitioner)
 
 
 def _hugging_face(folder: Path, partitioner: Partitioner) -> OpenedLM:

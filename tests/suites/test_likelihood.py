@@ -113,6 +113,22 @@ def test_units_of_another_inventory_are_refused(workdir):
     assert len(make(opened, [Choice("x", units, inventory=opened.inventory.sha256)]).choices) == 1
 
 
+@pytest.mark.parametrize("deduplicated", [True, False])
+def test_given_units_are_joined_as_those_of_the_run_and_make_none_of_sounds(workdir, tmp_path, deduplicated):
+    opened = open_lm(workdir)
+    given = UnitInventory("precomputed:given", 0, 50.0, None, 8, deduplicated)
+    how = dict(vocabulary=opened.vocabulary, tokenizer=opened.tokenizer, inventory=given, cache=tmp_path)
+    choice = Choice(
+        "0", ((Part(units=(1, 1, 2)),), (Part(units=(3,)),)), inventory=opened.vocabulary.unit_inventory_sha256
+    )
+    suite = make_suite("given", [choice], **how, report=Report())
+    assert ("not deduplicated" in suite.protocol) != deduplicated
+    assert sum(suite.options[0][0].scored) == (2 if deduplicated else 3)
+    heard = Choice("1", ((Part(audio=(tmp_path / "a.wav",)),), (Part(audio=(tmp_path / "b.wav",)),)))
+    with pytest.raises(ValueError, match="precomputed units come with a run's data"):
+        make_suite("heard", [heard], **how, report=Report())
+
+
 def test_nothing_that_can_be_scored(workdir):
     opened = open_lm(workdir)
     empty = Choice("x", ((Part(units=()),), (Part(units=(3,)),)), inventory=opened.inventory.sha256)
