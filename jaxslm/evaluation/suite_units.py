@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def units_of(sounds: Sequence[Audio], inventory: UnitInventory, cache: Path, rep
     ids = [found.get(sound, np.zeros(0, np.int32)) for sound in sounds]
     if len(found) == len(sounds):  # what cannot be read is read, and named, every time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial.npz")
-        np.savez(partial, ids=np.concatenate(ids), edges=np.cumsum([0, *map(len, ids)]))
-        partial.replace(kept)
+        with tempfile.TemporaryDirectory(prefix="partial-", dir=kept.parent) as scratch:  # others may write it, too
+            whole = Path(scratch) / kept.name
+            np.savez(whole, ids=np.concatenate(ids), edges=np.cumsum([0, *map(len, ids)]))
+            whole.replace(kept)
     return found
 
 
