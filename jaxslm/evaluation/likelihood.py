@@ -1,6 +1,5 @@
 """Likelihood suites over a model: sWUGGY, sBLIMP, StoryCloze, SALMon and whatever has the form of `Choice`s."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxslm.evaluation.choices import MEAN, SUM, Accuracy, Choice, accuracies, correctness
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.scoring import Batches, Scorer, Tokens
 
 
@@ -20,6 +20,11 @@ class Suite:
     choices: Sequence[Choice]
     options: Sequence[Sequence[Tokens]]  # of each choice
     protocol: str
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing."""
+        return float(np.mean([1 / len(choice.options) for choice in self.choices]))
 
     def batches(self, scorer: Scorer) -> Batches:
         return scorer.batches([tokens for options in self.options for tokens in options])
@@ -44,9 +49,8 @@ class Scores:
             for kind, groups in self.accuracies.items()
             for group, accuracy in groups.items()
         }
-        chance = float(np.mean([1 / len(choice.options) for choice in self.suite.choices]))
         lost = float(self.accuracies[SUM]["all"].not_a_number)
-        return found | {f"suite/{name}/chance": chance, f"suite/{name}/not_a_number": lost}
+        return found | {f"suite/{name}/chance": self.suite.chance, f"suite/{name}/not_a_number": lost}
 
 
 def score_suite(suite: Suite, scorer: Scorer, model: Any, batches: Batches | None = None, progress: str = "") -> Scores:
@@ -77,23 +81,21 @@ def as_table(scores: Scores) -> str:
         lines.append(f"{lost} of {len(scores.suite.choices)} have a score that is no number, and are left out")
     if scores.longer:
         lines.append(f"{scores.longer} options are longer than the {scores.context} tokens of a row in training")
-    return "\n".join([*lines, scores.suite.protocol])
+    return "\n".join([*lines, f"chance {scores.suite.chance:.3f}; {scores.suite.protocol}"])
 
 
 def write_scores(scores: Scores, out: Path, model: str) -> None:
     """OUT/<name>.json with the table and its protocol, and OUT/<name>.jsonl with every choice's log-likelihoods."""
-    out.mkdir(parents=True, exist_ok=True)
-    suite = scores.suite
-    table = {kind: {group: _plain(a) for group, a in groups.items()} for kind, groups in scores.accuracies.items()}
+    suite, rows = scores.suite, []
+    table = {kind: {group: asdict(a) for group, a in groups.items()} for kind, groups in scores.accuracies.items()}
     whole = dict(suite=suite.name, model=model, choices=len(suite.choices), protocol=suite.protocol, accuracy=table)
-    whole |= dict(longer_than_context=scores.longer, context=scores.context)
-    (out / f"{suite.name}.json").write_text(json.dumps(whole, indent=1, allow_nan=False), encoding="utf-8")
-    with (out / f"{suite.name}.jsonl").open("w", encoding="utf-8") as file:
-        for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True):
-            row = dict(id=choice.id, answer=choice.answer, tags=dict(choice.tags))
-            row["log_likelihood"] = [float(s) if np.isfinite(s) else None for s in sums]
-            row["tokens"] = [int(tokens.scored.sum()) for tokens in options]
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    whole |= dict(chance=suite.chance, longer_than_context=scores.longer, context=scores.context)
+    for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True):
+        row = dict(id=choice.id, answer=choice.answer, tags=dict(choice.tags))
+        row["log_likelihood"] = list(map(float, sums))
+        row["tokens"] = [int(tokens.scored.sum()) for tokens in options]
+        rows.append(row)
+    write_result(out, suite.name, whole, rows)
 
 
 def named_scores(scores: Scores) -> dict[str, float]:
@@ -104,7 +106,3 @@ def named_scores(scores: Scores) -> dict[str, float]:
         for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True)
         for name, tokens, s in zip(choice.names, options, sums, strict=False)
     }
-
-
-def _plain(accuracy: Accuracy) -> dict:
-    return {k: v if np.isfinite(v) else None for k, v in asdict(accuracy).items()}

@@ -2,10 +2,7 @@
 
 import argparse
 import dataclasses
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -15,10 +12,12 @@ from jaxslm.data.sources.text import read as read_text
 from jaxslm.evaluation.choices import MEAN, SUM
 from jaxslm.evaluation.forgetting import text_loss
 from jaxslm.evaluation.likelihood import score_suite
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.suites import read_suite
 from jaxslm.tasks.likelihood import make_suite
 from jaxslm.tasks.opened_lm import OpenedLM, context_of, open_lm
 
+TOKENIZED = ("nats_per_token", "tokens")  # figures that two models of one tokenizer alone can be compared by
 _MARKERS = 1  # [Text] behind <s>, of which the first takes no place in a row
 
 
@@ -39,31 +38,37 @@ def run(flags: argparse.Namespace) -> str:
     choices = None
     if flags.choices:
         choices = read_suite(dict(kind="jsonl", path=str(flags.choices), limit=flags.limit), report)
-    figures, most = {}, min(map(context_of, (base, flags.workdir))) - _MARKERS
+    figures, protocols, tokenizers, most = {}, {}, {}, min(map(context_of, (base, flags.workdir))) - _MARKERS
     facts = dict(
         protocol=f"documents in pieces of at most {most} tokens behind <s> and [Text], where a vocabulary has it",
         ceiling="before",
     )
-    if choices:
-        facts["chance"] = sum(1 / len(choice.options) for choice in choices) / len(choices)
     for when, folder in (("before", base), ("after", flags.workdir)):
         opened = open_lm(folder)
         measured, said = _measure(opened, documents, choices, report, flags.workdir, most)
-        figures[when], facts["choices_protocol"] = dict(model=opened.name, **measured), said
+        figures[when], protocols[when] = dict(model=opened.name, **measured), said
+        tokenizers[when], data = opened.vocabulary.tokenizer_sha256, opened.config["data"]
         del opened  # two models of 7B may not fit side by side
+    facts |= dict(choices_protocol=protocols, same_tokenizer=len(set(tokenizers.values())) == 1)
+    facts["training"] = {name: dict(data[name]) for name in ("mixture", "loss_weights") if name in data}  # of the run
     out = flags.out or flags.workdir / "evaluations"
     if jax.process_index() == 0:
-        out.mkdir(parents=True, exist_ok=True)
         whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **facts, **figures)
-        (out / "forgetting.json").write_text(json.dumps(_plain(whole), indent=1, allow_nan=False), encoding="utf-8")
+        write_result(out, "forgetting", whole)
     left_out = f"\n{report.summary()}" if report.count() else ""
-    return f"{_table(figures)}\n{_said(facts)}{left_out}"
+    return f"{_table(figures, facts['same_tokenizer'])}\n{_said(facts)}{left_out}"
 
 
 def _said(facts: dict) -> str:
     lines = [facts["protocol"]]
-    if "chance" in facts:
-        lines.append(f"choices: {facts['choices_protocol']}; chance {facts['chance']:.3f}")
+    if not facts["same_tokenizer"]:
+        lines.append("the tokenizers differ: compare bits_per_byte, not nats_per_token")
+    by_protocol: dict[str, list[str]] = {}
+    for when, said in facts["choices_protocol"].items():
+        by_protocol.setdefault(said, []).append(when)
+    lines += [f"choices {' and '.join(whens)}: {said}" for said, whens in by_protocol.items() if said]
+    for name, shares in facts["training"].items():
+        lines.append(f"{name} of the run: {', '.join(f'{kind} {share:.3g}' for kind, share in shares.items())}")
     return "\n".join(lines)
 
 
@@ -71,13 +76,6 @@ def _beginning(workdir: Path) -> Path:
     if not (init_from := read_config(workdir).get("init_from")):
         raise ValueError(f"{workdir} was not begun from another model (init_from): name one by --base=FOLDER")
     return Path(init_from).expanduser()
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _measure(
@@ -94,15 +92,17 @@ def _measure(
         suite = make_suite("choices", choices, **how, report=report)
         scores, said = score_suite(suite, scorer, opened.model, progress="choices"), suite.protocol
         found |= {f"accuracy_{kind}": scores.accuracies[kind]["all"].value for kind in (SUM, MEAN)}
+        found["chance"] = suite.chance
     return found, said
 
 
-def _table(figures: dict[str, dict]) -> str:
+def _table(figures: dict[str, dict], same_tokenizer: bool) -> str:
     before, after = figures["before"], figures["after"]
     lines = [f"{'':<18} {'before':>9} {'after':>9} {'change':>9}"]
     for name in before:
         if name != "model":
             a, b = before[name], after[name]
             form = "9d" if isinstance(a, int) else "9.4f"
-            lines.append(f"{name:<18} {a:{form}} {b:{form}} {b - a:+{form}}")
+            change = f"{b - a:+{form}}" if same_tokenizer or name not in TOKENIZED else f"{'':>9}"
+            lines.append(f"{name:<18} {a:{form}} {b:{form}} {change}".rstrip())
     return "\n".join([f"before: {before['model']}", f"after:  {after['model']}", *lines])

@@ -7,8 +7,6 @@ continuation alone: what was given is neither heard nor weighed.
 
 import argparse
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from jaxslm.data.records import Utterance
 from jaxslm.evaluation.auto_bleu import auto_bleu
 from jaxslm.evaluation.judges import LIST
 from jaxslm.evaluation.normalizers import normalizer
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.scoring import Tokens
 from jaxslm.generation.sampler import Sampling
 from jaxslm.generation.speech_text import complete, prompt_ids
@@ -69,9 +68,7 @@ def run(flags: argparse.Namespace) -> str:
     ceiling = "recordings" if "recordings" in sounds else None
     facts |= dict(ceiling=ceiling, no_ceiling="" if ceiling else "the clips came as units, without sound")
     whole = dict(suite="genppl", **facts, **table)
-    (out / "genppl.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-    with (out / "genppl.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_result(out, "genppl", whole, rows)
     return _summary(table, facts)
 
 
@@ -81,6 +78,8 @@ def _summary(table: dict[str, dict], facts: dict) -> str:
         ppl = "none" if t["perplexity"] is None else f"{t['perplexity']:.1f}"
         bleu = "none" if t["auto_bleu_2"] is None else f"{t['auto_bleu_2']:.3f}"
         lines.append(f"{name:<12} {ppl:>9} {bleu:>9} {t['words']:7d} {t['silent']:6d} {t['clips']:6d}")
+        if t["not_a_number"]:
+            lines.append(f"{name}: the score of {t['not_a_number']} clips is no number, and left out")
     judges = f"judges: {facts['judge']['asr']}, {facts['judge']['lm']}; normalizer {facts['normalizer']}"
     return "\n".join([*lines, f"{judges}; ceiling: {facts['ceiling'] or facts['no_ceiling']}"])
 
@@ -145,13 +144,17 @@ def mean_nll(judge: OpenedLM, texts: Sequence[str]) -> list[float | None]:
 
 def figures(texts: Sequence[str], means: Sequence[float | None]) -> dict:
     """perplexity: exp of the mean over texts of their mean nats a token, and auto-BLEU of the same texts; None where
-    nothing was heard at all."""
+    nothing was heard at all. not_a_number: texts that were heard and have no score."""
     known = [mean for mean in means if mean is not None]
     heard = [text for text, mean in zip(texts, means, strict=True) if mean is not None]
+    silent = sum(not text for text in texts)
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(np.mean(known))) if known else None
     return dict(
-        perplexity=math.exp(sum(known) / len(known)) if known else None,
+        perplexity=perplexity,
         auto_bleu_2=float(np.mean([auto_bleu(text.split()) for text in heard])) if heard else None,
         words=sum(len(text.split()) for text in texts),
-        silent=sum(mean is None for mean in means),
+        silent=silent,
+        not_a_number=len(texts) - len(known) - silent,
         clips=len(texts),
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxslm.data.report import Report
 from jaxslm.evaluation.judges import LIST
 from jaxslm.evaluation.normalizers import NORMALIZERS, normalizer
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.spoken_qa import QUESTION, SpokenQuestion, judge, read_questions
 from jaxslm.generation.chain import Request
 from jaxslm.generation.sampler import Sampling
@@ -49,32 +49,31 @@ def run(flags: argparse.Namespace) -> str:
     flags.out.mkdir(parents=True, exist_ok=True)
     sampling = Sampling(max_new_tokens=flags.max_new_tokens, temperature=flags.temperature)
     said = answer(flags, wanted, sampling, report) if flags.workdir else [q.prediction for q in wanted]
-    by_subset: dict[str, list[dict]] = defaultdict(list)
-    with (flags.out / "qa.jsonl").open("w", encoding="utf-8") as file:
-        for question, text in zip(wanted, said, strict=True):
-            if text is None:
-                continue
-            right = judge(text, question.answers, normalize)
-            row = dict(index=question.id, subset=question.subset, question=question.question)
-            row |= dict(answer=list(question.answers), prediction=text, **right)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            for name in dict.fromkeys(("all", question.subset)):
-                by_subset[name].append(right)
+    rows, by_subset = [], defaultdict(list)
+    for question, text in zip(wanted, said, strict=True):
+        if text is None:
+            continue
+        right = judge(text, question.answers, normalize)
+        row = dict(index=question.id, subset=question.subset, question=question.question)
+        rows.append(row | dict(answer=list(question.answers), prediction=text, **right))
+        for name in dict.fromkeys(("all", question.subset)):
+            by_subset[name].append(right)
     if not by_subset:
         raise ValueError(f"{flags.questions}: none of {len(wanted)} questions could be asked\n{report.summary()}")
     table = {
-        name: dict(questions=len(rows), **{kind: float(np.mean([r[kind] for r in rows])) for kind in rows[0]})
-        for name, rows in by_subset.items()
+        name: dict(questions=len(found), **{kind: float(np.mean([r[kind] for r in found])) for kind in found[0]})
+        for name, found in by_subset.items()
     }
     facts = _facts(flags, sampling) | dict(without=len(questions) - table["all"]["questions"])
     whole = dict(suite="qa", file=str(flags.questions), **facts, accuracy=table)
-    (flags.out / "qa.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_result(flags.out, "qa", whole, rows)
     lines = [f"{'':<24} {'exact':>6} {'contains':>8} {'questions':>9}"]
     lines += [f"{n:<24} {r['exact']:6.3f} {r['contains']:8.3f} {r['questions']:9d}" for n, r in table.items()]
     left_out = f"\n{report.summary()}" if report.count() else ""
     accepted = sum(len(question.answers) for question in wanted)
     lines.append(f"{accepted} accepted answers to {len(wanted)} questions (--separator parts several in one text)")
-    return "\n".join([*lines, f"judge: {facts['judge']}; normalizer {flags.normalizer}{left_out}"])
+    lines.append(f"judge: {facts['judge']}; normalizer {flags.normalizer}; ceiling: {facts['no_ceiling']}{left_out}")
+    return "\n".join(lines)
 
 
 def _answerable(flags, questions: list[SpokenQuestion], normalize, report: Report) -> list[SpokenQuestion]:

@@ -1,11 +1,11 @@
 """Scores of a folder of recordings by a judge of quality, such as DNSMOS or UTMOS."""
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
 from jaxslm.evaluation.judges import LIST, SCORE, ask
+from jaxslm.evaluation.results import write_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +28,9 @@ def run(flags: argparse.Namespace) -> str:
         table[str(folder)] = dict(
             mean=statistics.mean(scores), files=len(files), scores=dict(zip(map(str, files), scores, strict=True))
         )
-    flags.out.mkdir(parents=True, exist_ok=True)
     facts = dict(metric=name, judge=command, normalizer=None, ceiling=str(flags.ceiling) if flags.ceiling else None)
     facts |= dict(no_ceiling="" if flags.ceiling else "no folder was named by --ceiling")
     whole = dict(suite="quality", **facts, folders=table)
-    (flags.out / "quality.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_result(flags.out, "quality", whole)
     lines = [f"{folder}: {name} {found['mean']:.3f} of {found['files']} files" for folder, found in table.items()]
-    return "\n".join([*lines, f"judge: {command}"])
+    return "\n".join([*lines, f"judge: {command}; ceiling: {facts['ceiling'] or facts['no_ceiling']}"])

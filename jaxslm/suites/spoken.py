@@ -1,7 +1,6 @@
 """What the suites asr and tts share: held-out clips of a run, their sound, what a judge hears, tables."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from jaxslm.data.records import Records, Utterance
 from jaxslm.data.sources import has_words
 from jaxslm.evaluation.judges import TEXT, ask
 from jaxslm.evaluation.normalizers import NORMALIZERS
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.word_errors import WordErrors
 from jaxslm.suites.runs import records_of_run
 
@@ -94,13 +94,9 @@ def texts_of(command: str, files: dict[int, Path], n: int) -> list[str]:
 
 def write(out: Path, suite: str, whole: dict, errors: dict[str, WordErrors]) -> None:
     """OUT/<suite>.json, and OUT/<suite>.jsonl with the rows of each condition."""
-    out.mkdir(parents=True, exist_ok=True)
     whole = dict(suite=suite, **whole, **{name: each.figures() for name, each in errors.items()})
-    (out / f"{suite}.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-    with (out / f"{suite}.jsonl").open("w", encoding="utf-8") as file:
-        for name, each in errors.items():
-            for row in each.rows:
-                file.write(json.dumps(dict(condition=name, **row), ensure_ascii=False) + "\n")
+    rows = (dict(condition=name, **row) for name, each in errors.items() for row in each.rows)
+    write_result(out, suite, whole, rows)
 
 
 def table(errors: dict[str, WordErrors]) -> str:

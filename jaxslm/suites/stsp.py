@@ -3,9 +3,9 @@ text."""
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
+from jaxslm.evaluation.results import write_result
 from jaxslm.evaluation.stsp import SENTIMENTS, preservation
 
 
@@ -29,12 +29,10 @@ def run(flags: argparse.Namespace) -> str:
             raise ValueError(f"two of --direction are called '{name}': give each another name")
         found = dataclasses.asdict(preservation(Path(references), Path(predictions)))
         table[name] = dict(references_file=references, predictions_file=predictions) | found
-    flags.out.mkdir(parents=True, exist_ok=True)
     chance = 1 / len(SENTIMENTS)
     facts = dict(suite="stsp", judge=flags.judge, normalizer=None, ceiling=None, chance=chance)
     facts |= dict(no_ceiling="the classifier's own accuracy on the references is not in these files")
-    whole = json.dumps(facts | dict(directions=table), indent=1, ensure_ascii=False)
-    (flags.out / "stsp.json").write_text(whole, encoding="utf-8")
+    write_result(flags.out, "stsp", facts | dict(directions=table))
     lines = []
     for name, found in table.items():
         by = ", ".join(f"{sentiment} {value:.3f}" for sentiment, value in found["by_sentiment"].items())

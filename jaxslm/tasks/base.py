@@ -20,6 +20,7 @@ from jaxslm.hf.load import Source, check_tensors, is_hf_folder, load_decoder, op
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tokenizer import load_tokenizer
 from jaxslm.training.checkpoint import saved_steps
+from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -184,6 +185,18 @@ def tokenizer_of_run(workdir: Path, name: str, vocabulary: Vocabulary) -> Any:
             f"the tokenizer {name} has changed since the run in {workdir} was trained: put the old one back"
         )
     return tokenizer
+
+
+def inventory_of_run(workdir: Path, vocabulary: Vocabulary) -> UnitInventory:
+    """The unit inventory of a run. Raises ValueError if it is not the one its vocabulary was made with."""
+    inventory = UnitInventory.load(workdir / UNITS)
+    if inventory.sha256 != vocabulary.unit_inventory_sha256:
+        raise ValueError(
+            f"{workdir / UNITS} is the unit inventory {inventory.name} ({inventory.sha256[:12]}..), the model in "
+            f"{workdir} was trained with units of {vocabulary.unit_inventory_sha256[:12]}..: its ids mean other "
+            "sounds; put the inventory of the training data back"
+        )
+    return inventory
 
 
 def read_base_config(workdir: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxslm.evaluation.scoring import Scorer
 from jaxslm.hf.load import is_hf_folder, load_decoder, open_source
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.sharding import Partitioner, make_partitioner
-from jaxslm.tasks.base import UNITS, tokenizer_of_run
+from jaxslm.tasks.base import inventory_of_run, tokenizer_of_run
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.likelihood import make_scorer
 from jaxslm.tokenizer import load_tokenizer
@@ -67,10 +67,10 @@ def _run(workdir: Path, step: int | None, partitioner: Partitioner) -> OpenedLM:
     config = read_config(workdir)
     vocabulary = load_vocabulary(workdir)
     tokenizer = tokenizer_of_run(workdir, config.data.tokenizer, vocabulary)
+    inventory = inventory_of_run(workdir, vocabulary)
     abstract = _abstract(DecoderConfig(vocab_size=vocabulary.padded_size, **config.model), partitioner)
     model, at = restore_model(workdir / "checkpoints", abstract, step)
-    name, inventory = f"{workdir} at step {at}", UnitInventory.load(workdir / UNITS)
-    return OpenedLM(name, model, vocabulary, tokenizer, inventory, config, partitioner)
+    return OpenedLM(f"{workdir} at step {at}", model, vocabulary, tokenizer, inventory, config, partitioner)
 
 
 def _hugging_face(folder: Path, partitioner: Partitioner) -> OpenedLM:

@@ -14,12 +14,11 @@ from jaxslm.generation.chain import Chain, Language
 from jaxslm.generation.steps import in_computation_dtype
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.tasks.acoustic_stage import STAGE_FILE
-from jaxslm.tasks.base import UNITS, tokenizer_of_run
+from jaxslm.tasks.base import inventory_of_run, tokenizer_of_run
 from jaxslm.tasks.export import VOCABULARY_FILE, load_vocabulary
 from jaxslm.tasks.own_voice import VOICE
 from jaxslm.tasks.voices import open_voice
 from jaxslm.training.checkpoint import CheckpointError, restore_model
-from jaxslm.units.inventory import UnitInventory
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +102,10 @@ def open_language(workdir: Path, step: int | None = None) -> Language:
         )
     vocabulary = load_vocabulary(workdir)
     tokenizer = tokenizer_of_run(workdir, config.data.tokenizer, vocabulary)
+    inventory = inventory_of_run(workdir, vocabulary)
     model_config = DecoderConfig(vocab_size=vocabulary.padded_size, **config.model)
     abstract = jax.eval_shape(functools.partial(Decoder, model_config), jax.random.key(0))
     model, _ = restore_model(workdir / "checkpoints", abstract, step)
-    inventory = UnitInventory.load(workdir / UNITS)
     limits = {to: config.samples[f"{to}_tokens"] for to in ("text", "speech")}
     model = in_computation_dtype(model)
     return Language(model, vocabulary, tokenizer, inventory, limits, config.data.context_length)

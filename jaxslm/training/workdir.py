@@ -59,7 +59,7 @@ def write_json(path: Path, content: Any) -> None:
     """Process 0 writes; the file is never half there."""
     if jax.process_index() == 0:
         new = path.with_name(f"{path.name}.new")
-        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         new.replace(path)
 
 

@@ -90,6 +90,8 @@ def test_sounds_are_made_once():
 def test_the_protocol_says_what_is_scored():
     alone = [Choice("x", ((Part(text="a"),), (Part(text="b"),)))]
     said = protocol(VOCABULARY, alone, True, False)
-    assert "</s> is not scored" in said and "<s>[Speech]" in said and "an option is scored whole" in said
-    said = protocol(VOCABULARY, [*alone, Choice("y", alone[0].options, context=(Part(text="c"),))], False, True)
+    assert "</s> is not scored" in said and "text begins with <s>[Text]" in said and "an option is scored whole" in said
+    assert "speech begins" not in said and "deduplicated" not in said
+    said = protocol(VOCABULARY, [*alone, Choice("y", alone[0].options, context=(Part(units=(1,)),))], False, True)
+    assert "speech begins with <s>[Speech]; text behind speech with the space" in said
     assert "</s> is scored" in said and "not deduplicated" in said and "the context is not scored" in said

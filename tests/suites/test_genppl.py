@@ -102,14 +102,15 @@ def test_continuations_are_heard_and_weighed_beside_recordings(judge_lm, records
     replies = [()]
     genppl.run(flags_of(genppl, *words))
     found = json.loads((tmp_path / "genppl.json").read_text())
-    assert found["continued"] == dict(perplexity=None, auto_bleu_2=None, words=0, silent=1, clips=1)
+    assert found["continued"] == dict(perplexity=None, auto_bleu_2=None, words=0, silent=1, not_a_number=0, clips=1)
     with pytest.raises(ValueError, match="no clip is longer than --seconds=30"):
         genppl.run(flags_of(genppl, *words, "--seconds=30"))
 
 
 def test_figures():
     found = figures(["a b a b", ""], [2.0, None])  # of the clip that was heard, 2 of 3 pairs of words come again
-    assert found == dict(perplexity=pytest.approx(np.exp(2)), auto_bleu_2=2 / 3, words=4, silent=1, clips=2)
+    counts = dict(words=4, silent=1, not_a_number=0, clips=2)
+    assert found == dict(perplexity=pytest.approx(np.exp(2)), auto_bleu_2=2 / 3, **counts)
     assert figures([""], [None])["perplexity"] is None and figures([""], [None])["auto_bleu_2"] is None
 
 
@@ -131,3 +132,10 @@ def test_quality_of_folders(tmp_path):
     assert found["ceiling"] == str(tmp_path / "theirs") and found["normalizer"] is None
     with pytest.raises(ValueError, match="give it a name"):
         quality.run(parser.parse_args([*words, "--judge=x"]))
+
+
+def test_a_score_that_is_no_number_is_not_silence():
+    found = figures(["words heard", "more", ""], [None, 2.0, None])
+    assert (found["silent"], found["not_a_number"], found["words"], found["clips"]) == (1, 1, 3, 3)
+    assert found["perplexity"] == pytest.approx(np.exp(2.0))
+    assert figures(["x"], [800.0])["perplexity"] == np.inf

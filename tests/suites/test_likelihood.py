@@ -16,6 +16,7 @@ from jaxslm.evaluation.scoring import Scorer
 from jaxslm.suites import forgetting, likelihood
 from jaxslm.tasks.likelihood import make_suite, make_suites
 from jaxslm.tasks.opened_lm import open_lm
+from jaxslm.tasks.opening import open_language
 from jaxslm.units.inventory import UnitInventory
 from tests.tiny_run import write_run
 
@@ -25,7 +26,8 @@ def workdir(tmp_path_factory):
     """What a training run leaves behind, as far as scoring reads it."""
     folder = tmp_path_factory.mktemp("run")
     settings = dict(loss_chunks=2, optimizer=dict(z_loss=0.0), init_from="")
-    write_run(folder, data=dict(cache=str(folder / "cache")), scale=4, **settings)
+    data = dict(cache=str(folder / "cache"), mixture=dict(text=0.25, speech=0.75))
+    write_run(folder, data=data, scale=4, **settings)
     return folder
 
 
@@ -129,6 +131,19 @@ def test_given_units_are_joined_as_those_of_the_run_and_make_none_of_sounds(work
         make_suite("heard", [heard], **how, report=Report())
 
 
+@pytest.mark.parametrize("open_run", [open_lm, open_language])
+def test_a_run_whose_units_were_exchanged_is_refused(tmp_path, open_run):
+    write_run(tmp_path, samples=dict(text_tokens=9, speech_tokens=9))
+    assert open_run(tmp_path).inventory.size == 20
+    other = UnitInventory("mfcc", 0, 50.0, np.zeros((20, 39), np.float32), 20)
+    shutil.rmtree(tmp_path / "units")
+    other.save(tmp_path / "units")
+    with pytest.raises(
+        ValueError, match=f"units is the unit inventory mfcc.* \\({other.sha256[:12]}.*put the inventory"
+    ):
+        open_run(tmp_path)
+
+
 def test_nothing_that_can_be_scored(workdir):
     opened = open_lm(workdir)
     empty = Choice("x", ((Part(units=()),), (Part(units=(3,)),)), inventory=opened.inventory.sha256)
@@ -143,7 +158,8 @@ def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
     question = dict(question="Which?", choices=["this", "that"], answer="this")
     (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n")
     arguments = [f"--text={tmp_path / 'text.txt'}", f"--choices={tmp_path / 'questions.jsonl'}", f"--out={tmp_path}"]
-    run(forgetting, f"--workdir={workdir}", f"--base={workdir}", *arguments)
+    said = run(forgetting, f"--workdir={workdir}", f"--base={workdir}", *arguments)
+    assert "mixture of the run: speech 0.75, text 0.25" in said and "choices before and after: sum and mean" in said
     found = json.loads((tmp_path / "forgetting.json").read_text())
     assert found["before"] == found["after"] and found["after"]["documents"] == 2
     opened = open_lm(workdir)
@@ -154,7 +170,10 @@ def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
     assert found["after"]["tokens"] == sum(map(len, texts))
     assert found["after"]["nats_per_token"] == pytest.approx(-sum(sums) / sum(map(len, texts)), rel=1e-4)
     assert found["after"]["bits_per_byte"] == pytest.approx(found["after"]["nats_per_token"] / np.log(2), rel=1e-4)
-    assert found["after"]["accuracy_sum"] in (0.0, 1.0)
+    text = [[b + 3 for b in f"Which? {option}".encode()] for option in ("this", "that")]
+    sums = [by_loop(opened, [*ids, *t], [False] * (len(t) - 2) + [True] * 4) for t in text]
+    assert found["after"]["accuracy_sum"] == float(sums[0] > sums[1]) and found["after"]["chance"] == 0.5
+    assert found["same_tokenizer"] and found["training"] == dict(mixture=dict(text=0.25, speech=0.75))
 
 
 def test_models_of_different_contexts_are_compared_on_the_same_pieces(workdir, tmp_path):
