@@ -1,5 +1,5 @@
 """TWIST on two hours of recordings: SmolLM2-135M learns units of speech from its text weights (`:real_warm`) or from
-random ones (`:real_cold`); by launch/evidence.py, run R.
+ones (`:real_cold`); by launch/evidence.py, run R. `:tiny` is a small model from random weights on the demo data.
 
 Debian's asterisk prompts in five languages, one studio voice each, and units of Whisper tiny.en. The effect is that of
 Hassid et al. 2023 (arXiv 2305.13009): at equal steps the text model's weights give the lower loss on speech.
@@ -11,12 +11,13 @@ ARMS = ("real_cold", "real_warm")
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 
 
-def get_config(arg: str = "real_warm"):
-    if arg not in ARMS:
-        raise ValueError(f"evidence_twist knows the arms {' and '.join(ARMS)}, not {arg!r}")
+def get_config(arg: str = ""):
+    arm = arg or "real_warm"
+    if arm not in (*ARMS, "tiny"):
+        raise ValueError(f"evidence_twist knows the arms {', '.join(ARMS)} and tiny, not {arg!r}")
     config = common.speech_text_lm()
     common.textless(config)
-    config.init_from = "data/SmolLM2-135M" if arg == "real_warm" else ""  # a Hugging Face folder
+    config.init_from = "data/SmolLM2-135M" if arm == "real_warm" else ""  # a Hugging Face folder
     config.steps = 150
     config.checkpoint.update(every=50, keep=1)
     config.eval.update(every=15, batches=8)
@@ -34,4 +35,6 @@ def get_config(arg: str = "real_warm"):
     config.data.units = common.learned_units() | dict(
         encoder="runs/evidence/whisper-tiny.en", layer=4, crop=True, clusters=500
     )
+    if arm == "tiny":
+        common.tiny(config)
     return config

@@ -15,25 +15,28 @@
 
 Recordings are those of Debian's asterisk prompts, English but in run R, which `apt-get download` fetches into
 OUT/prompts unless they are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same
-command goes on where it was stopped. Tables and curves of all seeds that are there: OUT/RUN.md and OUT/RUN.svg. B needs
-a judge (extras `evaluate` and `judges`, or --judge). Arguments that are not listed below go to launch/train.py.
+command goes on where it was stopped; several may work side by side, on other seeds. Seeds are those of weights and of
+the order of data; the data and the units are the same. Tables and curves of all seeds that are there: OUT/RUN.md and
+OUT/RUN.svg. Extras: `demo` and `asterisk`; for B `evaluate` and `judges`, or a judge by --judge. Arguments that are not
+listed below go to launch/train.py.
 """
 
 import argparse
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxslm.configure import read_config
 from jaxslm.data.records import Records
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder, seeds_of
+from jaxslm.evaluation.results import whole_folder
 from jaxslm.evaluation.split_clips import write_split_clips
-from jaxslm.evaluation.topic_cloze import write_cloze
+from jaxslm.evaluation.topic_cloze import write_cloze, write_domain
 from jaxslm.suites.runs import records_of_run
+from jaxslm.training.metrics import read_rows
 
 MODES = ("S", "T", "S->T", "T->S")
 CURVES = {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}
@@ -90,7 +93,7 @@ RUNS = {
             *("mfcc_100", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
             *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
         ),
-        ACCURACIES | LOSSES,
+        ACCURACIES | {"held-out loss": {"loss/text": "text loss"}},  # others are of other units, and not comparable
         CURVES,
     ),
     "R": Run(("real_cold", "real_warm"), {"held-out loss": {"loss": "nats a unit"}}, {"loss": "speech loss"}),
@@ -143,18 +146,13 @@ def main() -> None:
 
 
 def make_suites(out: Path) -> None:
-    """OUT/cloze, and its texts as documents and as questions: what a text model of this domain knows."""
     cloze, domain = out / "cloze", out / "domain"
-    if not (cloze / f"{STORIES - 1}_incorrect.txt").is_file():
-        write_cloze(cloze, STORIES, VOICES)
-    domain.mkdir(exist_ok=True)
-    with (domain / "stories.txt").open("w") as stories, (domain / "choices.jsonl").open("w") as choices:
-        for n in range(STORIES):
-            begin, *ends = (
-                (cloze / f"{n}_{part}.txt").read_text().strip() for part in ("mutual", "correct", "incorrect")
-            )
-            stories.write(f"{begin} {ends[0]}\n")
-            choices.write(json.dumps(dict(context=[begin], options=[f" {end}" for end in ends], answer=0)) + "\n")
+    if not cloze.is_dir():
+        with whole_folder(cloze) as new:
+            write_cloze(new, STORIES, VOICES)
+    if not domain.is_dir():
+        with whole_folder(domain) as new:
+            write_domain(new, cloze, STORIES)
 
 
 def fetch_prompts(folder: Path, languages: Sequence[str]) -> None:
@@ -172,6 +170,9 @@ def fetch_prompts(folder: Path, languages: Sequence[str]) -> None:
 
 def train_on_recordings(out: Path, arm: str, seed: int, others: list[str]) -> None:
     workdir = run_folder(out, arm, seed)
+    rows = read_rows(workdir / "metrics.jsonl")
+    if rows and rows[-1]["step"] >= read_config(workdir).steps:
+        return
     words = [f"--config={HERE.parent / 'configs' / 'evidence_twist.py'}:{arm}", f"--workdir={workdir}"]
     paths = [f"--config.data.sources.{language}.path={out / 'prompts'}" for language in LANGUAGES]
     call("train.py", *words, f"--config.seed={seed}", *paths, *others)
@@ -231,13 +232,9 @@ def halves_of(out: Path, workdir: Path) -> Path:
     """Held-out prompts cut in two, by the word times of a run's data."""
     folder = out / "halves"
     if not folder.is_dir():
-        clips = (
-            u for u in Records(records_of_run(workdir), "") if u.id.startswith("prompts/") and u.split == "heldout"
-        )
-        partial = out / "halves.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        write_split_clips(partial, clips)
-        partial.rename(folder)
+        prompts = (u for u in Records(records_of_run(workdir), "") if u.id.startswith("prompts/"))
+        with whole_folder(folder) as new:
+            write_split_clips(new, (u for u in prompts if u.split == "heldout"))
     return folder
 
 

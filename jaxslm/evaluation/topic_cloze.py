@@ -7,6 +7,7 @@ another topic. No sentence in it occurs in training. Needs espeak-ng.
 """
 
 import argparse
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,18 @@ def write_cloze(folder: Path, stories: int, voices: Sequence[str] = tuple(sorted
             samples, _ = synthesizer.speak(text, voice, words_per_minute=165, pitch=pitch)
             write_wav(folder / f"{number}_{name}.wav", resample(samples, synthesizer.rate, RATE), RATE)
             (folder / f"{number}_{name}.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def write_domain(folder: Path, cloze: Path, stories: int) -> None:
+    """The texts of `write_cloze` as documents, stories.txt, and as questions, choices.jsonl: what a text model knows of
+    this domain, for `--suite=forgetting`."""
+    documents, questions = [], []
+    for n in range(stories):
+        begin, *ends = ((cloze / f"{n}_{part}.txt").read_text().strip() for part in ("mutual", "correct", "incorrect"))
+        documents.append(f"{begin} {ends[0]}\n")
+        questions.append(json.dumps(dict(context=[begin], options=[f" {end}" for end in ends], answer=0)) + "\n")
+    (folder / "stories.txt").write_text("".join(documents), encoding="utf-8")
+    (folder / "choices.jsonl").write_text("".join(questions), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,6 @@ def calls(evidence, tmp_path, monkeypatch):
 
 
 def write_stories(folder, stories):
-    folder.mkdir(parents=True)
     for n in range(stories):
         for part in ("mutual", "correct", "incorrect"):
             (folder / f"{n}_{part}.txt").write_text(f"{part} {n}.\n")
@@ -91,12 +90,20 @@ def test_what_needs_weights_asks_for_them(calls, tmp_path, capsys):
     found = calls("--runs=R", "--seeds=0", f"--whisper={tmp_path / 'w'}", f"--smollm={tmp_path / 'w'}")
     assert found[0] == ("prompts", "en", "es", "fr", "it", "ru")
     cold, warm = (words for words in found if words[0] == "train.py")
+    (tmp_path / "real_cold-0").mkdir()
+    (tmp_path / "real_cold-0" / "metrics.jsonl").write_text('{"step": 150, "loss": 1.0}\n')
+    (tmp_path / "real_cold-0" / "config.json").write_text('{"steps": 150}')
+    again = calls("--runs=R", "--seeds=0", f"--whisper={tmp_path / 'w'}", f"--smollm={tmp_path / 'w'}")
+    assert [words[1:3] for words in again if words[0] == "train.py"] == [warm[1:3]]
     assert f"--config.init_from={tmp_path / 'w'}" in warm and not any("init_from" in word for word in cold)
     with pytest.raises(SystemExit):
         calls("--runs=Z")
 
 
 def test_every_arm_is_a_config(evidence):
+    for recipe in ("evidence", "evidence_twist"):
+        sources = load_config(f"{ROOT / 'configs' / recipe}.py:tiny").data.sources
+        assert all(source.kind in ("demo", "demo_text") for source in sources.values())  # nothing to download
     for name, run in evidence.RUNS.items():
         recipe = "evidence_twist" if name == "R" else "evidence"
         for arm in run.arms:
@@ -113,3 +120,22 @@ def test_a_run_that_was_stopped_is_not_scored(evidence, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="goes on from there"):
         evidence.train(tmp_path, "control", 0, [])
     assert not (tmp_path / "scored").exists()
+
+
+def test_halves_are_made_once_by_whoever_comes_first(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "Records", lambda *_: [])
+    monkeypatch.setattr(evidence, "records_of_run", lambda workdir: workdir)
+    made = []
+
+    def write(folder, clips):
+        made.append(folder)
+        (folder / "0_mutual.txt").write_text("first")
+        if len(made) == 1:
+            evidence.halves_of(tmp_path, tmp_path)  # another process, meanwhile
+            (folder / "0_mutual.txt").write_text("second")
+
+    monkeypatch.setattr(evidence, "write_split_clips", write)
+    folder = evidence.halves_of(tmp_path, tmp_path)
+    assert len(set(made)) == 2 and (folder / "0_mutual.txt").read_text() == "first"
+    evidence.halves_of(tmp_path, tmp_path)
+    assert len(made) == 2 and [path.name for path in tmp_path.iterdir()] == ["halves"]
