@@ -3,8 +3,11 @@
 A gain that survives this was not one of pairing: what interleaving teaches must vanish (run F of BUILD_NOTES.md).
 """
 
+import contextlib
 import hashlib
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -29,16 +32,13 @@ def shuffled_index(index: TokenIndex, how: str, seed: int) -> TokenIndex:
     name = hashlib.sha256(f"{index.folder.name} {how} {seed} 1".encode()).hexdigest()[:16]
     folder = index.folder.with_name(f"shuffled-{name}")
     if not folder.exists():
-        scratch = folder.with_name(f"{folder.name}.{seed}.partial")
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(index.folder, scratch)
-        arrays = _of_others(index, seed) if how == "units" else {"unit_edges": _random_edges(index, seed)}
-        for array, values in arrays.items():
-            np.save(scratch / f"{array}.npy", values)
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(scratch)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
+            made = Path(shutil.copytree(index.folder, Path(scratch) / folder.name))
+            arrays = _of_others(index, seed) if how == "units" else {"unit_edges": _random_edges(index, seed)}
+            for array, values in arrays.items():
+                np.save(made / f"{array}.npy", values)
+            with contextlib.suppress(OSError):  # another process was first; its index is the same
+                made.rename(folder)
     return TokenIndex(folder)
 
 

@@ -5,14 +5,14 @@ nothing beside it, neither scripts nor a network.
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxslm.evaluation.html_page import save_page, table
-from jaxslm.evaluation.run_figures import Curve, number, panel, stacked_bar
+from jaxslm.evaluation.run_figures import N_COLOURS, Curve, number, panel, stacked_bar
 from jaxslm.evaluation.run_reading import HELDOUT, LOST, SAMPLES, SUITE, Run, is_number, read_run, read_runs
-from jaxslm.evaluation.run_samples import samples_section
+from jaxslm.evaluation.run_samples import MOST_BYTES, samples_section
 from jaxslm.evaluation.run_tables import evaluation_tables, hardware_table, last_figures, numbers_in, times_table
 
 MOST_PANELS = 40  # of other figures
@@ -40,7 +40,7 @@ small, .soft { color: var(--soft) }
 figure { margin: 0; min-width: 0; break-inside: avoid }
 figcaption { font-size: .9rem; margin-bottom: .25rem; overflow-wrap: anywhere }
 figure svg { display: block; width: 100%; height: auto; stroke-linejoin: round }
-figure.bar { margin: 1rem 0 } figure.bar svg { height: 1.75rem; border-radius: 4px }
+figure.many { grid-column: 1 / -1 } figure.bar { margin: 1rem 0 } figure.bar svg { height: 1.75rem; border-radius: 4px }
 .key { display: inline-block; margin-right: .75em; color: var(--soft) }
 .key i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em }
 .wide { overflow-x: auto; margin: .75rem 0 }
@@ -61,7 +61,7 @@ summary { cursor: pointer; padding: .25rem 0 }
 Section = tuple[str, str]  # title, HTML
 
 
-def report(folders: Sequence[Path], out: Path | None = None, *, most_bytes: int | None = None) -> Path:
+def report(folders: Sequence[Path], out: Path | None = None, *, most_bytes: int = MOST_BYTES) -> Path:
     """Writes the page of one run (by default its report.html), or the comparison of several (comparison.html of the
     first); where it lies.
 
@@ -70,8 +70,7 @@ def report(folders: Sequence[Path], out: Path | None = None, *, most_bytes: int 
     """
     folders = [folder.expanduser() for folder in folders]
     if len(folders) == 1:
-        run, name = read_run(folders[0]), "report.html"
-        text = run_page(run, **({} if most_bytes is None else {"most_bytes": most_bytes}))
+        text, name = run_page(read_run(folders[0]), most_bytes), "report.html"
     else:
         text, name = comparison_page(read_runs(folders)), "comparison.html"
     out = (out or folders[0] / name).expanduser()
@@ -81,7 +80,7 @@ def report(folders: Sequence[Path], out: Path | None = None, *, most_bytes: int 
     return out
 
 
-def run_page(run: Run, most_bytes: int = 6_000_000) -> str:
+def run_page(run: Run, most_bytes: int = MOST_BYTES) -> str:
     """The page of one run as HTML."""
     facts = _facts(run)
     sections = [
@@ -185,32 +184,60 @@ def _losses(runs: Sequence[Run]) -> str:
 
 
 def _suites(runs: Sequence[Run]) -> str:
-    """A panel for each suite and normalisation with its groups as curves; of several runs, for each group."""
-    panels = []
-    keys = dict.fromkeys((key, group) for run in runs for key, groups in run.suites.items() for group in groups)
-    if len(runs) == 1:
-        for (suite, kind), groups in runs[0].suites.items():
-            curves = [
-                Curve(group, runs[0].suite_points(suite, kind, group), colour=i) for i, group in enumerate(groups)
-            ]
-            panels.append(_suite(f"{suite}, {kind}", curves, runs[0].chance(suite)))
-    else:
-        for (suite, kind), group in keys:
-            curves = [Curve(run.name, run.suite_points(suite, kind, group), colour=i) for i, run in enumerate(runs)]
-            chance = next(run for run in runs if (suite, kind) in run.suites).chance(suite)
-            panels.append(_suite(f"{suite}, {group}, {kind}", [curve for curve in curves if curve.points], chance))
-    notes = []
+    panels, tables, notes = [], [], []
+    for suite, kind in dict.fromkeys(key for run in runs for key in run.suites):
+        _add_accuracies(panels, tables, runs, suite, kind)
     for run in runs:
         for name in run.names:
             if name.startswith(SUITE) and name.endswith(f"/{LOST}") and (points := run.points(name))[-1][1]:
                 notes.append(f"{run.name}: {points[-1][1]:g} items of {name.split('/')[2]} have no score at the end.")
     said = "".join(f'<p class="missing">{html.escape(note)}</p>' for note in notes)
-    head = '<p class="soft">Accuracies. The dotted line is chance.</p>' if panels else ""
-    return head + _panels(panels, "No suites were measured in training (config.eval.suites).") + said
+    head = '<p class="soft">Accuracies. The dotted line is chance.</p>' if panels or tables else ""
+    return head + _panels([*panels, *tables], "No suites were measured in training (config.eval.suites).") + said
+
+
+def _add_accuracies(panels: list[str], tables: list[str], runs: Sequence[Run], suite: str, kind: str) -> None:
+    """A panel for each tag, its groups and "all" as curves; of several runs, for each group. Where there are more
+    groups or runs than colours, a table of the last accuracies."""
+    having = [run for run in runs if (suite, kind) in run.suites]
+    chance, tags = having[0].chance(suite), _by_tag(group for run in having for group in run.suites[suite, kind])
+    if len(runs) == 1 and len(tags) > 1:
+        whole = tags.pop("", {})
+        tags = {tag: whole | groups for tag, groups in tags.items()}
+    for tag, groups in tags.items():
+        title = f"{suite}, {kind}, by {tag}" if tag else f"{suite}, {kind}"
+        points = {group: [run.suite_points(suite, kind, group) for run in runs] for group in groups}
+        if max(len(groups), len(runs)) > N_COLOURS:
+            rows = [[groups[g], *(number(p[-1][1]) if p else "-" for p in each)] for g, each in points.items()]
+            head = ["", *(run.name for run in runs)] if len(runs) > 1 else []
+            tables.append(_last_accuracies(title, head, rows, chance))
+        elif len(runs) == 1:
+            curves = [Curve(groups[g], each[0], colour=i) for i, (g, each) in enumerate(points.items())]
+            panels.append(_suite(title, curves, chance))
+        else:
+            for group, each in points.items():
+                curves = [Curve(run.name, each[i], colour=i) for i, run in enumerate(runs) if each[i]]
+                panels.append(_suite(f"{suite}, {group}, {kind}", curves, chance))
 
 
 def _suite(title: str, curves: Sequence[Curve], chance: float) -> str:
     return panel(title, curves, chance=chance, share=True, smooth=False)
+
+
+def _by_tag(groups: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The groups of each tag, and what they are called beside each other: {"length": {"length=3": "3"}}; those of no
+    tag, of which "all" is one, are under ""."""
+    found: dict[str, dict[str, str]] = {}
+    for group in groups:
+        tag, tagged, value = group.partition("=")
+        found.setdefault(tag if tagged else "", {})[group] = value or group
+    return found
+
+
+def _last_accuracies(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], chance: float) -> str:
+    caption = f'<b>{html.escape(title)}</b> <span class="key">at the end; chance {number(chance)}</span>'
+    wide = ' class="many"' if head else ""
+    return f"<figure{wide}><figcaption>{caption}</figcaption>{table(head, rows, kind='numbers')}</figure>"
 
 
 def _speeds(runs: Sequence[Run]) -> str:

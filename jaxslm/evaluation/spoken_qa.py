@@ -9,13 +9,13 @@ of the benchmarks' own tables.
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxslm.data.report import Report
-from jaxslm.data.sources.lines import read_json
-from jaxslm.evaluation.suites.files import utf8_lines
+from jaxslm.data.sources.lines import read_json, utf8_lines
+from jaxslm.data.sources.manifest import FieldError, file_inside
 
 QUESTION = "question"
 
@@ -40,31 +40,34 @@ def read_questions(path: Path, report: Report, *, separator: str = "") -> Iterat
         row = read_json(line, where, report, what=QUESTION)
         if row is None:
             continue
-        id, answers, prediction = (
-            str(row.get("index", number)),
-            _answers(row.get("answer"), separator),
-            row.get("prediction"),
-        )
-        audio = row.get("audio_path")
-        audio = audio[0] if isinstance(audio, list) and len(audio) == 1 else audio
-        nul = isinstance(audio, str) and "\0" in audio
-        file = (root / audio).resolve() if isinstance(audio, str) and audio and not nul else None
-        if not answers:
-            report.left_out(where, "no answer", "give `answer`, a text or a list of texts", what=QUESTION)
-        elif nul or (audio and not isinstance(audio, str)):
-            report.left_out(where, f"audio_path is {audio!r}", "ask about one recording a line", what=QUESTION)
-        elif id in seen:
-            report.left_out(where, f"the index '{id}' is that of an earlier line", "number each line", what=QUESTION)
-        elif file is not None and not file.is_relative_to(root):
-            report.left_out(where, f"'{audio}' lies outside '{root}'", "move it inside", what=QUESTION)
-        elif file is not None and not file.is_file():
-            report.left_out(where, f"no file '{audio}' in '{root}'", "restore the file", what=QUESTION)
-        elif prediction is not None and not isinstance(prediction, str):
-            report.left_out(where, f"the prediction is {prediction!r}", "make it a text", what=QUESTION)
-        else:
-            seen.add(id)
-            asked, subset = str(row.get("question") or ""), str(row.get("subset") or "all")
-            yield SpokenQuestion(id, answers, file, asked, subset, prediction)
+        try:
+            question = _question(row, number, root, separator)
+            if question.id in seen:
+                raise FieldError(f"the index '{question.id}' is that of an earlier line", "number each line")
+        except FieldError as error:
+            report.left_out(where, *error.args, what=QUESTION)
+            continue
+        seen.add(question.id)
+        yield question
+
+
+def _question(row: Mapping, number: int, root: Path, separator: str) -> SpokenQuestion:
+    answers, audio, prediction = _answers(row.get("answer"), separator), row.get("audio_path"), row.get("prediction")
+    audio = audio[0] if isinstance(audio, list) and len(audio) == 1 else audio
+    if not answers:
+        raise FieldError("no answer", "give `answer`, a text or a list of texts")
+    if audio and not isinstance(audio, str):
+        raise FieldError(f"audio_path is {audio!r}", "ask about one recording a line")
+    if prediction is not None and not isinstance(prediction, str):
+        raise FieldError(f"the prediction is {prediction!r}", "make it a text")
+    return SpokenQuestion(
+        id=str(row.get("index", number)),
+        answers=answers,
+        audio=file_inside(root, audio) if audio else None,
+        question=str(row.get("question") or ""),
+        subset=str(row.get("subset") or "all"),
+        prediction=prediction,
+    )
 
 
 def _answers(value, separator: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What a deliberate failure changes, and what it leaves alone."""
 
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +55,23 @@ def test_units_of_another(index):
         assert edges[0] == 0 and edges[-1] == len(changed[i].unit_ids) and np.all(np.diff(edges) >= 0)
 
 
+def test_two_makers_at_once(index, monkeypatch):
+    """The second begins and ends while the first one writes."""
+    whole, second = shutil.copytree, []
+
+    def copy(*given):
+        made = whole(*given)
+        if not second:
+            second.append(None)
+            second.append(shuffled_index(index, "units", 0))
+        return made
+
+    monkeypatch.setattr(shutil, "copytree", copy)
+    first = shuffled_index(index, "units", 0)
+    assert all(_same(first[i], second[1][i]) for i in range(9))
+    assert len(list(index.folder.parent.iterdir())) == 2  # and nothing half made
+
+
 def test_times_at_random(index):
     changed = shuffled_index(index, "times", 0)
     assert all(np.array_equal(changed[i].unit_ids, index[i].unit_ids) for i in range(9))
@@ -66,7 +83,7 @@ def test_times_at_random(index):
 def test_it_is_kept_and_depends_on_the_seed(index):
     first, again, other = (shuffled_index(index, "units", seed) for seed in (0, 0, 1))
     assert first.folder == again.folder != other.folder
-    assert not list(Path(index.folder.parent).glob("*.partial"))
+    assert set(index.folder.parent.iterdir()) == {index.folder, first.folder, other.folder}
 
 
 def test_another_shuffle_is_named(index):

@@ -2,6 +2,9 @@
 
 import json
 
+import numpy as np
+from matplotlib import pyplot
+
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, seeds_of
 
 NAME = "suite/cloze/mode=S/sum"
@@ -26,8 +29,28 @@ def test_a_row_an_arm(tmp_path):
         "| a | 2 | 20 | 0.750 (0.700-0.800) | 1.000 (1.000-1.000) |",
         "| b | 1 | 20 | - | 1.000 |",
     ]
-    draw(curves, {NAME: "S"}, tmp_path / "curves.svg")
+
+
+def test_a_panel_a_figure_and_a_curve_an_arm(tmp_path, monkeypatch):
+    write(tmp_path, "a", 0, [0.5, 0.7])
+    write(tmp_path, "a", 1, [0.4, 0.8])
+    write(tmp_path, "b", 0, [0.25, None])
+    drawn, close = [], pyplot.close
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    draw(read_arms(tmp_path, ["a", "b"], [0, 1]), {NAME: "S", "loss": "losses"}, tmp_path / "curves.svg")
+    (drawing,) = drawn
+    accuracy, loss = drawing.axes
+    curves = [np.array(line.get_xydata()).tolist() for line in accuracy.lines[:2]]
+    np.testing.assert_allclose(curves[0], [[10, 0.45], [20, 0.75]])  # means of the seeds
+    assert curves[1] == [[10, 0.25]]
+    spread = accuracy.collections[0].get_paths()[0].vertices[:, 1]
+    assert (spread.min(), spread.max()) == (0.4, 0.8)
+    assert accuracy.lines[2].get_ydata()[0] == 0.5 and len(loss.lines) == 2  # chance, of suites
+    assert [axes.get_title() for axes in drawing.axes] == ["S", "losses"]
+    assert [axes.get_ylabel() for axes in drawing.axes] == ["accuracy", "nats a token"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["a", "b"]
     assert (tmp_path / "curves.svg").read_text().count("<svg") == 1
+    close(drawing)
 
 
 def test_what_was_evaluated_after_the_run(tmp_path):

@@ -122,7 +122,7 @@ def test_page_of_a_run(run):
     assert ["all", "0.6937 (800)"] in page.rows and ["mode=T", "none"] in page.rows
     assert ["0", "2026-01-01 and 1 more", "8", "TPU v5e", "?", "?", "pod-0", "?", "?", "?", "?"] in page.rows
     assert "3 items of storycloze have no score" in page.text
-    assert any(label.startswith("storycloze, mean. mode=T->S 0.9") for label in page.labels)
+    assert any(label.startswith("storycloze, mean, by mode. all 0.75, T->S 0.9") for label in page.labels)
     assert "other.json: holds no JSON object" in page.text
     # two starts of 20 steps: 2 x (40 + 1 + 20) seconds
     assert ["step", "80.0", "65.6 %"] in page.rows and ["all", "122.0", "100 %"] in page.rows
@@ -223,6 +223,41 @@ def test_comparison(run, tmp_path):
     assert ["storycloze.json: accuracy / mean / all", "0.6937 (800)", "-"] in page.rows
     (label,) = [label for label in page.labels if label.startswith("loss/asr")]
     assert label.count("held-out") == 2 and all(name in label for name in names)
+
+
+def suite_rows(*groups):
+    values = {f"heldout/suite/swuggy/{group}/sum": 0.5 + i / 100 for i, group in enumerate(groups)}
+    return [{"step": 10, "heldout/loss": 1.0, "heldout/suite/swuggy/chance": 0.5} | values]
+
+
+def test_groups_of_a_suite_are_told_apart_by_tag(tmp_path):
+    """What has more groups, or runs, than there are colours is a table."""
+    rows = suite_rows("all", "vocabulary=in", "vocabulary=out", *(f"length={n}" for n in range(1, 10)))
+    page = Page(report([write_run(tmp_path / "a", rows)]).read_text())
+    labels = [label for label in page.labels if label.startswith("swuggy")]
+    assert len(labels) == 1 and labels[0].startswith("swuggy, sum, by vocabulary. all 0.5, in 0.51, out 0.52")
+    assert "swuggy, sum, by length" in page.text and ["9", "0.61"] in page.rows and ["all", "0.5"] in page.rows
+    page = Page(report([tmp_path / "a", write_run(tmp_path / "b", rows)]).read_text())
+    assert ["9", "0.61", "0.61"] in page.rows
+    assert len([label for label in page.labels if label.startswith("swuggy, vocabulary=in, sum")]) == 1
+    runs = [tmp_path / "a", tmp_path / "b", *(write_run(tmp_path / name, rows) for name in "cdefghi")]
+    page = Page(report(runs).read_text())
+    assert ["", *"abcdefghi"] in page.rows and ["in", *9 * ["0.51"]] in page.rows
+    assert not any(label.startswith("swuggy") for label in page.labels)
+
+
+def test_no_two_curves_of_a_panel_have_one_colour(tmp_path):
+    frequencies = [f"frequency={band}" for band in ("oov", "1-5", "6-20", "21-100", ">100")]
+    rows = suite_rows("all", *frequencies, "vocabulary=in", "vocabulary=out", *(f"length={n}" for n in range(3, 10)))
+    text = report([write_run(tmp_path / "run", rows)]).read_text()
+    keys = dict(re.findall(r"<b>swuggy, sum, by (\w+)</b>(.*?)</figcaption><svg", text))
+    curves = {tag: re.findall(r"var\((--c\d)\)\"></i>(\S+)", key) for tag, key in keys.items()}
+    assert [name for _, name in curves["frequency"]] == ["all", "oov", "1-5", "6-20", "21-100", "&gt;100"]
+    assert {tag: len(set(dict(found))) for tag, found in curves.items()} == {
+        "frequency": 6,
+        "vocabulary": 3,
+        "length": 8,
+    }
 
 
 def test_long_runs_make_small_pages(tmp_path):

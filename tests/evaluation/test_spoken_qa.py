@@ -43,10 +43,18 @@ def test_several_accepted_answers(tmp_path):
     assert [q.answers for q in read_questions(path, report)][2] == ("Dom; John Fox",)
 
 
-def test_a_file_in_another_encoding_and_a_name_that_is_none(tmp_path):
-    path = lines(tmp_path, dict(index=0, answer="x", audio_path="a\0.wav"))
+@pytest.mark.parametrize("name", ["a\0.wav", "a" * 300, "circle/a.wav"])
+def test_a_name_that_no_file_can_have_costs_its_own_question(tmp_path, name):
+    (tmp_path / "circle").symlink_to("circle")
+    path = lines(tmp_path, dict(index=0, answer="x", audio_path=name), dict(index=1, answer="y", prediction="y"))
     report = Report(log=False)
-    assert list(read_questions(path, report)) == [] and "audio_path is 'a\\x00.wav'" in report.entries[0]["cause"]
+    assert [q.id for q in read_questions(path, report)] == ["1"]
+    (entry,) = report.entries
+    assert f"'{name[:80]}" in entry["cause"] and "q.jsonl:1" in entry["where"]
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    path, report = lines(tmp_path, dict(index=0, answer="x")), Report(log=False)
     path.write_text(path.read_text(), encoding="utf-16")
     with pytest.raises(ValueError, match="UTF-16.*not UTF-8"):
         list(read_questions(path, report))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxslm.data.report import Report
+
+SAVE_AS_UTF8 = "save the file as UTF-8"
+_BOMS = {  # the mark of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def read_lines(path: Path, report: Report, *, what: str = "utterance") -> Iterator[tuple[str, int, str]]:
@@ -17,10 +26,24 @@ def read_lines(path: Path, report: Report, *, what: str = "utterance") -> Iterat
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                report.left_out(where, f"not UTF-8 ({error.reason})", "save the file as UTF-8", what=what)
+                report.left_out(where, f"not UTF-8 ({error.reason})", SAVE_AS_UTF8, what=what)
                 continue
             if text:
                 yield where, number, text
+
+
+def utf8_lines(path: Path, report: Report, *, what: str = "utterance") -> Iterator[tuple[str, int, str]]:
+    """`read_lines` of a file that is not wholly in another encoding: that is a ValueError, one bad line is left out."""
+    with path.open("rb") as file:
+        if found := other_encoding(file.read(1024)):
+            raise ValueError(f"{path} is {found}, not UTF-8; {SAVE_AS_UTF8}")
+    yield from read_lines(path, report, what=what)
+
+
+def other_encoding(head: bytes) -> str:
+    """What a file that begins with `head` is in, if plainly not in UTF-8; else ""."""
+    marked = next((name for mark, name in _BOMS.items() if head.startswith(mark)), "")
+    return marked or ("UTF-16 or no text at all" if b"\0" in head else "")
 
 
 def read_json(line: str, where: str, report: Report, *, what: str = "utterance") -> dict | None:

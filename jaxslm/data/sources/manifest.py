@@ -28,6 +28,24 @@ class FieldError(ValueError):
     """A field that cannot be used: (cause, cure)."""
 
 
+def file_inside(root: Path, name: str, cure: str = "move it inside") -> Path:
+    """The file `name`, which is relative to `root` and inside it after links are followed.
+
+    root: resolved. cure: of one that lies outside. Raises FieldError where there is none, whatever the name.
+    """
+    try:
+        path = (root / name).resolve()
+        inside = path.is_relative_to(root)
+        found = inside and path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, a NUL
+        raise FieldError(f"'{name[:80]}' cannot be a file ({str(error)[:40]})", "correct the path") from error
+    if not inside:
+        raise FieldError(f"'{name}' lies outside '{root}'", cure)
+    if not found:
+        raise FieldError(f"no file '{name}' in '{root}'", "correct the path, which is relative to that folder")
+    return path
+
+
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     """Reads a manifest. Keys of the spec:
 
@@ -114,22 +132,9 @@ def _text_field(record: dict, name: str) -> str | None:
 
 
 def _file(record: dict, field: str, root: Path, folder: Path) -> Path | None:
-    """The file that a field names, inside `root` after links are followed."""
     name = _text_field(record, field)
-    if not name:
-        return None
-    try:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            cure = f"move it inside, or set audio_root to a folder that holds it ({folder} is the manifest's)"
-            raise FieldError(f"'{name}' lies outside '{root}'", cure)
-        if not path.is_file():
-            raise FieldError(f"no file '{name}' in '{root}'", "correct the path, which is relative to that folder")
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, FieldError):
-            raise
-        raise FieldError(f"'{name[:80]}' cannot be a file ({error})", "correct the path") from error
-    return path
+    cure = f"move it inside, or set audio_root to a folder that holds it ({folder} is the manifest's)"
+    return file_inside(root, name, cure) if name else None
 
 
 def _alignment(record: dict, root: Path, folder: Path) -> Path | None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from jaxslm.data.report import Report
 from jaxslm.data.sources import RawUtterance, has_words, split_of
-from jaxslm.data.sources.lines import read_json, read_lines
+from jaxslm.data.sources.lines import read_json, utf8_lines
 from jaxslm.data.sources.manifest import FieldError, id_and_split
 
 
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
-    """Reads documents. Keys of the spec: path (file or folder), heldout (0.05: fraction of the documents), language."""
+    """Reads documents. Keys of the spec: path (file or folder), heldout (0.05: fraction of the documents), language.
+
+    Raises ValueError where there is no text, and for a file in another encoding than UTF-8.
+    """
     path, heldout = Path(spec["path"]), spec.get("heldout", 0.05)
     if path.is_dir():
         files = sorted(file for pattern in ("*.txt", "*.jsonl") for file in path.rglob(pattern))
@@ -26,7 +29,7 @@ def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
         raise ValueError(f"{path}: no text there; give a .txt or .jsonl file, or a folder of them")
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        for where, number, line in read_lines(file, report, what="document"):
+        for where, number, line in utf8_lines(file, report, what="document"):
             id = f"{name}:{number}"
             text, split = line, split_of(id, heldout)
             if file.suffix == ".jsonl":

@@ -1,50 +1,30 @@
 """What the readers of suites share: text that is UTF-8 or named, and recordings that are paired by number."""
 
-import codecs
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxslm.data.report import Report
-from jaxslm.data.sources.lines import read_lines
+from jaxslm.data.sources.lines import SAVE_AS_UTF8, other_encoding
 from jaxslm.data.sources.manifest import FieldError
 
 CHOICE = "choice"  # what a report calls a question that is left out
-_UTF8 = "save the file as UTF-8"
-_BOMS = {  # the mark of UTF-32 begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-
-
-def utf8_lines(path: Path, report: Report, *, what: str = CHOICE) -> Iterator[tuple[str, int, str]]:
-    """`read_lines` of a file that is not wholly in another encoding: that is a ValueError, one bad line is left out."""
-    with path.open("rb") as file:
-        if found := _other_encoding(file.read(1024)):
-            raise ValueError(f"{path} is {found}, not UTF-8; {_UTF8}")
-    yield from read_lines(path, report, what=what)
 
 
 def read_text(path: Path) -> str:
     """The text of a file without the white space around it; FieldError where there is none, or none in UTF-8."""
     data = path.read_bytes()
-    if found := _other_encoding(data[:1024]):
-        raise FieldError(f"'{path.name}' is {found}, not UTF-8", _UTF8)
+    if found := other_encoding(data[:1024]):
+        raise FieldError(f"'{path.name}' is {found}, not UTF-8", SAVE_AS_UTF8)
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise FieldError(f"'{path.name}' is not UTF-8 ({error.reason} at byte {error.start})", _UTF8) from error
+        cause = f"'{path.name}' is not UTF-8 ({error.reason} at byte {error.start})"
+        raise FieldError(cause, SAVE_AS_UTF8) from error
     if not text:
         raise FieldError(f"'{path.name}' holds no text", "write the text into it")
     return text
-
-
-def _other_encoding(head: bytes) -> str:
-    marked = next((name for mark, name in _BOMS.items() if head.startswith(mark)), "")
-    return marked or ("UTF-16 or no text at all" if b"\0" in head else "")
 
 
 def natural(name: str) -> list[str | int]:

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxslm.data.report import Report
-from jaxslm.data.sources.lines import read_json
-from jaxslm.data.sources.manifest import FieldError
+from jaxslm.data.sources.lines import read_json, utf8_lines
+from jaxslm.data.sources.manifest import FieldError, file_inside
 from jaxslm.evaluation.choices import Choice, Part
-from jaxslm.evaluation.suites.files import CHOICE, utf8_lines
+from jaxslm.evaluation.suites.files import CHOICE
 from jaxslm.spelling import closest
 
 FORMS = {  # by a key that the others have not: all keys of a form
@@ -47,7 +47,7 @@ def read(path: str | Path, report: Report) -> Iterator[Choice]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a JSONL file of questions, or the folder that holds one")
     ids: set[str] = set()
-    for where, number, line in utf8_lines(path, report):
+    for where, number, line in utf8_lines(path, report, what=CHOICE):
         record = read_json(line, where, report, what=CHOICE)
         if record is None:
             continue
@@ -142,20 +142,9 @@ def _text(value) -> str:
 
 
 def _audio(name, root: Path) -> Path:
-    """The file of that name, inside `root` after links are followed."""
     if not isinstance(name, str) or not name:
         raise FieldError(f"audio is {name!r}", "name a file")
-    try:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            raise FieldError(f"'{name}' lies outside '{root}'", "move it inside, beside the JSONL file")
-        if not path.is_file():
-            raise FieldError(f"no file '{name}' in '{root}'", "correct the path, which is relative to that folder")
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, FieldError):
-            raise
-        raise FieldError(f"'{name[:80]}' cannot be a file ({str(error)[:40]})", "correct the path") from error
-    return path
+    return file_inside(root, name, "move it inside, beside the JSONL file")
 
 
 def _units(values) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxslm.data.report import Report
+from jaxslm.data.sources.lines import utf8_lines
 from jaxslm.evaluation.choices import Choice, Part
-from jaxslm.evaluation.suites.files import CHOICE, folders_of, numbered_pairs, utf8_lines
+from jaxslm.evaluation.suites.files import CHOICE, folders_of, numbered_pairs
 from jaxslm.spelling import closest
 
 KINDS = {"lexical": ("id", "voice"), "syntactic": ("type", "subtype", "id", "voice")}  # what names a pair in gold.csv

@@ -71,3 +71,10 @@ def test_unknown_split_is_reported(tmp_path):
 def test_no_such_path(tmp_path):
     with pytest.raises(ValueError, match="no text there"):
         list(read(dict(path=tmp_path / "none"), Report()))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_file_in_another_encoding_is_refused(tmp_path, encoding):
+    (tmp_path / "a.txt").write_text("A line.\nAnother one.\n", encoding=encoding)
+    with pytest.raises(ValueError, match="a.txt is UTF-.*not UTF-8; save the file as UTF-8"):
+        list(read(dict(path=tmp_path), Report()))

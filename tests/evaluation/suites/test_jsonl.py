@@ -125,9 +125,17 @@ def test_audio_stays_in_its_folder(suite, name):
 
 
 @pytest.mark.parametrize(
-    "name, cause", [("c.wav", "no file 'c.wav' in"), ("a\0.wav", "cannot be a file"), (".", "no file")]
+    "name, cause",
+    [
+        ("c.wav", "no file 'c.wav' in"),
+        (".", "no file"),
+        ("a\0.wav", "cannot be a file"),
+        ("a" * 300, "cannot be a file"),
+        ("circle", "circle'"),
+    ],
 )
 def test_audio_that_is_not_there(suite, name, cause):
+    (suite.folder / "circle").symlink_to("circle")
     choices, report = suite({"positive": {"audio": name}, "negative": "b"}, PAIR)
     assert len(choices) == 1 and cause in causes(report)[0][1]
 
