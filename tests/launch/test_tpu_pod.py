@@ -57,10 +57,15 @@ def pod(slice_, *options, **environment):
 def trained(slice_, count):
     for _ in range(200):
         calls = [call for call in slice_.calls() if call[1] == "launch/train.py"]
-        if len(calls) == count and all((slice_.folder / i / "environment").exists() for i in "01"):
+        if len(calls) == count and all(noted(slice_.folder / i / "environment") for i in "01"):
             return calls
         time.sleep(0.05)
     raise AssertionError(slice_.calls())
+
+
+def noted(file) -> bool:
+    """Whether a stand-in has written all it writes, and not just begun."""
+    return file.exists() and bool(file.read_text())
 
 
 @pytest.mark.parametrize("endpoints", ["10.0.0.5,10.0.0.6", "n0:1:10.0.0.5,n1:2:10.0.0.6"])
