@@ -1,5 +1,5 @@
 """TWIST on two hours of recordings: SmolLM2-135M learns units of speech from its text weights (`:real_warm`) or from
-ones (`:real_cold`); by launch/evidence.py, run R. `:tiny` is a small model from random weights on the demo data.
+random ones (`:real_cold`); by launch/evidence.py, run R. `:tiny` is a small model, from random weights, of demo speech.
 
 Debian's asterisk prompts in five languages, one studio voice each, and units of Whisper tiny.en. The effect is that of
 Hassid et al. 2023 (arXiv 2305.13009): at equal steps the text model's weights give the lower loss on speech.

@@ -1,8 +1,9 @@
-"""Folders and files that one process at a time writes."""
+"""Folders and files that one process at a time writes, or that are there whole or not at all."""
 
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,3 +30,19 @@ def held(path: Path) -> Iterator[bool]:
         yield mine
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that becomes `folder` at the end of the block, unless another process was first: then that one's
+    stays. Nothing is left of a block that raises."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as scratch:
+        new = Path(scratch) / folder.name
+        new.mkdir()
+        yield new
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise

@@ -3,16 +3,14 @@
 A gain that survives this was not one of pairing: what interleaving teaches must vanish (run F of BUILD_NOTES.md).
 """
 
-import contextlib
 import hashlib
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
 from jaxslm.data.draws import draw_integers, draw_order
 from jaxslm.data.token_index import TokenIndex
+from jaxslm.locking import whole_folder
 
 SHUFFLES = {
     "units": "each utterance has the units of another, its words dealt out to them evenly",
@@ -32,13 +30,11 @@ def shuffled_index(index: TokenIndex, how: str, seed: int) -> TokenIndex:
     name = hashlib.sha256(f"{index.folder.name} {how} {seed} 1".encode()).hexdigest()[:16]
     folder = index.folder.with_name(f"shuffled-{name}")
     if not folder.exists():
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-            made = Path(shutil.copytree(index.folder, Path(scratch) / folder.name))
+        with whole_folder(folder) as new:
+            shutil.copytree(index.folder, new, dirs_exist_ok=True)
             arrays = _of_others(index, seed) if how == "units" else {"unit_edges": _random_edges(index, seed)}
             for array, values in arrays.items():
-                np.save(made / f"{array}.npy", values)
-            with contextlib.suppress(OSError):  # another process was first; its index is the same
-                made.rename(folder)
+                np.save(new / f"{array}.npy", values)
     return TokenIndex(folder)
 
 

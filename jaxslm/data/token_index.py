@@ -7,8 +7,6 @@ cached. With the codes of a codec it is one of its own, which knows how long eac
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from jaxslm.acoustic.frames import FrameRates
 from jaxslm.data.records import Records, Utterance
+from jaxslm.locking import whole_folder
 from jaxslm.units.units import unit_word_offsets
 
 SCHEMA = 1
@@ -145,14 +144,8 @@ def build_token_index(
     made_from = json.dumps(parts, sort_keys=True)
     folder = Path(cache) / f"tokens-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     if not folder.exists():
-        scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        _write(records, tokenizer, inventory, codec, scratch, progress)
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process was first; its index is the same
-            shutil.rmtree(scratch)
+        with whole_folder(folder) as new:
+            _write(records, tokenizer, inventory, codec, new, progress)
     return TokenIndex(folder)
 
 

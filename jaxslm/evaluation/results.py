@@ -1,10 +1,8 @@
-"""Files in which evaluations leave what they measured, and folders of what they measure on."""
+"""Files in which evaluations leave what they measured."""
 
-import contextlib
 import json
 import math
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,6 @@ def write_result(out: Path, name: str, whole: Mapping[str, Any], rows: Iterable[
     if lines := [json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]:
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     write_json(out / f"{name}.json", _plain(whole))
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that becomes `folder` at the end of the block, unless another process was first."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as scratch:
-        new = Path(scratch) / folder.name
-        new.mkdir()
-        yield new
-        with contextlib.suppress(OSError) if folder.is_dir() else contextlib.nullcontext():
-            new.rename(folder)
 
 
 def _plain(value: Any) -> Any:

@@ -23,18 +23,20 @@ def protocol(vocabulary: Vocabulary, choices: Sequence[Choice], deduplicated: bo
     """What every table says about how its figures were made."""
     whole = "an option is scored whole, with what it shares with the others"
     context = "the context is not scored" if any(choice.context for choice in choices) else whole
-    kinds = {part.is_speech for c in choices for row in (c.context, *c.options) for part in row}
-    markers = {True: vocabulary.speech_start, False: vocabulary.text_start}
-    what, starts = {True: "speech", False: "text"}, []
-    for kind in sorted(kinds):
-        starts.append(f"{what[kind]} begins with <s>{''.join(map(vocabulary.token, markers[kind]))}")
+    rows = (row for choice in choices for row in (choice.context, *choice.options))
+    kinds = {"speech" if part.is_speech else "text" for row in rows for part in row}
+    starts = {"text": vocabulary.text_start, "speech": vocabulary.speech_start}
     parts = [
         "sum and mean of the log-likelihoods of an option's text and units, over the whole vocabulary",
         context,
         f"<s> and markers are not scored, </s> is {'scored, too' if score_end else 'not scored'}",
-        *starts,
+        *(
+            f"{name} begins with <s>{''.join(map(vocabulary.token, ids))}"
+            for name, ids in starts.items()
+            if name in kinds
+        ),
         *(["text behind speech with the space that a word has behind another"] if len(kinds) == 2 else []),
-        *([f"units are {'' if deduplicated else 'not '}deduplicated"] if True in kinds else []),
+        *([f"units are {'' if deduplicated else 'not '}deduplicated"] if "speech" in kinds else []),
         "a tie counts one half",
     ]
     return "; ".join(parts)

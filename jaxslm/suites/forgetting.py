@@ -56,7 +56,7 @@ def run(flags: argparse.Namespace) -> str:
         whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **facts, **figures)
         write_result(out, "forgetting", whole)
     left_out = f"\n{report.summary()}" if report.count() else ""
-    return f"{_table(figures, facts['same_tokenizer'])}\n{_said(facts)}{left_out}"
+    return f"{table(figures, facts['same_tokenizer'])}\n{_said(facts)}{left_out}"
 
 
 def _said(facts: dict) -> str:
@@ -96,7 +96,8 @@ def _measure(
     return found, said
 
 
-def _table(figures: dict[str, dict], same_tokenizer: bool) -> str:
+def table(figures: dict[str, dict], same_tokenizer: bool) -> str:
+    """Figures before, after, and their difference, where it means something: not that of tokens of two tokenizers."""
     before, after = figures["before"], figures["after"]
     lines = [f"{'':<18} {'before':>9} {'after':>9} {'change':>9}"]
     for name in before:

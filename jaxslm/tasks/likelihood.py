@@ -69,7 +69,10 @@ def _check_inventory(name: str, choices: Sequence[Choice], sha256: str) -> None:
     for choice in choices:
         has_units = any(part.units is not None for row in (choice.context, *choice.options) for part in row)
         if has_units and not sha256:
-            raise ValueError(f"suite {name}, {choice.id}: it has units, and this is a model of text alone")
+            raise ValueError(
+                f"suite {name}, {choice.id}: it has units, and this is a model of text alone: name the run that "
+                "learned those units"
+            )
         if has_units and choice.inventory != sha256:
             said = f"are of the inventory {choice.inventory[:12]}.." if choice.inventory else "name no inventory"
             raise ValueError(

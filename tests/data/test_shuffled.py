@@ -59,8 +59,8 @@ def test_two_makers_at_once(index, monkeypatch):
     """The second begins and ends while the first one writes."""
     whole, second = shutil.copytree, []
 
-    def copy(*given):
-        made = whole(*given)
+    def copy(*given, **how):
+        made = whole(*given, **how)
         if not second:
             second.append(None)
             second.append(shuffled_index(index, "units", 0))

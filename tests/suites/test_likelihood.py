@@ -17,7 +17,9 @@ from jaxslm.suites import forgetting, likelihood
 from jaxslm.tasks.likelihood import make_suite, make_suites
 from jaxslm.tasks.opened_lm import open_lm
 from jaxslm.tasks.opening import open_language
+from jaxslm.tokenizer import load_tokenizer
 from jaxslm.units.inventory import UnitInventory
+from jaxslm.vocabulary import build_vocabulary
 from tests.tiny_run import write_run
 
 
@@ -149,6 +151,23 @@ def test_nothing_that_can_be_scored(workdir):
     empty = Choice("x", ((Part(units=()),), (Part(units=(3,)),)), inventory=opened.inventory.sha256)
     with pytest.raises(ValueError, match="none of its 1 choices can be scored"):
         make(opened, [empty])
+
+
+def test_units_for_a_model_of_text_alone_are_refused(tmp_path):
+    vocabulary = build_vocabulary(load_tokenizer("byte"), 0, "", markers=(), tasks=())
+    how = dict(vocabulary=vocabulary, tokenizer=load_tokenizer("byte"), inventory=None, cache=tmp_path)
+    units = Choice("7", ((Part(units=(1,)),), (Part(units=(2,)),)))
+    with pytest.raises(ValueError, match="mine, 7: it has units, .* model of text alone: name the run"):
+        make_suite("mine", [units], **how, report=Report())
+
+
+def test_nats_of_two_tokenizers_are_not_subtracted():
+    figures = {
+        when: dict(model=when, nats_per_token=nats, bits_per_byte=1.0)
+        for when, nats in dict(before=2.0, after=5.0).items()
+    }
+    assert "+3.0000" in forgetting.table(figures, True)
+    assert "+3.0000" not in forgetting.table(figures, False) and "+0.0000" in forgetting.table(figures, False)
 
 
 def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):

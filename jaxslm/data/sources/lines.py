@@ -34,10 +34,15 @@ def read_lines(path: Path, report: Report, *, what: str = "utterance") -> Iterat
 
 def utf8_lines(path: Path, report: Report, *, what: str = "utterance") -> Iterator[tuple[str, int, str]]:
     """`read_lines` of a file that is not wholly in another encoding: that is a ValueError, one bad line is left out."""
-    with path.open("rb") as file:
-        if found := other_encoding(file.read(1024)):
-            raise ValueError(f"{path} is {found}, not UTF-8; {SAVE_AS_UTF8}")
+    if found := other_encoding_of(path):
+        raise ValueError(f"{path} is {found}, not UTF-8; {SAVE_AS_UTF8}")
     yield from read_lines(path, report, what=what)
+
+
+def other_encoding_of(path: Path) -> str:
+    """`other_encoding` of a file."""
+    with path.open("rb") as file:
+        return other_encoding(file.read(1024))
 
 
 def other_encoding(head: bytes) -> str:

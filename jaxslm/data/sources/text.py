@@ -11,14 +11,15 @@ from pathlib import Path
 
 from jaxslm.data.report import Report
 from jaxslm.data.sources import RawUtterance, has_words, split_of
-from jaxslm.data.sources.lines import read_json, utf8_lines
+from jaxslm.data.sources.lines import SAVE_AS_UTF8, other_encoding_of, read_json, utf8_lines
 from jaxslm.data.sources.manifest import FieldError, id_and_split
 
 
 def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
     """Reads documents. Keys of the spec: path (file or folder), heldout (0.05: fraction of the documents), language.
 
-    Raises ValueError where there is no text, and for a file in another encoding than UTF-8.
+    Files of a folder in another encoding than UTF-8 are left out, and reported. Raises ValueError where there is no
+    text, and for a single file in another encoding.
     """
     path, heldout = Path(spec["path"]), spec.get("heldout", 0.05)
     if path.is_dir():
@@ -29,6 +30,9 @@ def read(spec: Mapping, report: Report) -> Iterator[RawUtterance]:
         raise ValueError(f"{path}: no text there; give a .txt or .jsonl file, or a folder of them")
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        if path.is_dir() and (found := other_encoding_of(file)):
+            report.left_out(str(file), f"{found}, not UTF-8", SAVE_AS_UTF8, what="file")
+            continue
         for where, number, line in utf8_lines(file, report, what="document"):
             id = f"{name}:{number}"
             text, split = line, split_of(id, heldout)

@@ -77,4 +77,9 @@ def test_no_such_path(tmp_path):
 def test_a_file_in_another_encoding_is_refused(tmp_path, encoding):
     (tmp_path / "a.txt").write_text("A line.\nAnother one.\n", encoding=encoding)
     with pytest.raises(ValueError, match="a.txt is UTF-.*not UTF-8; save the file as UTF-8"):
-        list(read(dict(path=tmp_path), Report()))
+        list(read(dict(path=tmp_path / "a.txt"), Report()))
+    (tmp_path / "b.txt").write_text("A good one.\n")
+    report = Report()
+    assert [raw.text for raw in read(dict(path=tmp_path), report)] == ["A good one."]
+    (entry,) = report.entries
+    assert entry["where"].endswith("a.txt") and "not UTF-8" in entry["cause"] and entry["what"] == "file"
