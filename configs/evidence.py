@@ -20,9 +20,9 @@ _SHORT = {"steps": 750}
 _LONG_ROWS = {"data.context_length": 512, "data.batch_size": 6}
 
 
-def _units(clusters: int, **others) -> dict:
-    units = dict(clusters=clusters, **others)
-    rows = {} if units.get("deduplicated", True) else _LONG_ROWS
+def _units(clusters: int, deduplicated: bool = True, **others) -> dict:
+    units = dict(clusters=clusters, deduplicated=deduplicated, **others)
+    rows = {} if deduplicated else _LONG_ROWS
     return {f"data.units.{name}": value for name, value in units.items()} | rows | _SHORT
 
 
@@ -41,13 +41,9 @@ ARMS = {
     "replay_0": _mixture(speech=0.3, interleaved=0.7) | _WARM,
     "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | _WARM,
     "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | _WARM,
-    "mfcc_100": _units(100),
-    "mfcc_500": _units(500),
-    "mfcc_1000": _units(1000),
+    **{f"mfcc_{clusters}": _units(clusters) for clusters in (100, 500, 1000)},
     "mfcc_100_frames": _units(100, deduplicated=False),
-    "whisper_100": _units(100, **_WHISPER),
-    "whisper_500": _units(500, **_WHISPER),
-    "whisper_1000": _units(1000, **_WHISPER),
+    **{f"whisper_{clusters}": _units(clusters, **_WHISPER) for clusters in (100, 500, 1000)},
     "whisper_500_frames": _units(500, deduplicated=False, **_WHISPER),
 }
 

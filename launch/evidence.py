@@ -12,96 +12,43 @@
 |     | whisper_1000, whisper_500_frames               | openai/whisper-tiny.en: --whisper=FOLDER              |
 | R   | real_cold, real_warm of                        | C on two hours of recordings, from SmolLM2-135M:      |
 |     | configs/evidence_twist.py                      | --smollm=FOLDER of HuggingFaceTB/SmolLM2-135M         |
+| L   | large_interleaved, large_control,              | A and B larger, for an accelerator: from SmolLM2-135M |
+|     | large_asr_tts of configs/evidence_large.py     | on recordings of your own, --recordings=MANIFEST      |
 
 Recordings are those of Debian's asterisk prompts, English but in run R, which `apt-get download` fetches into
 OUT/prompts unless they are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same
 command goes on where it was stopped; several may work side by side, on other seeds. Seeds are those of weights and of
 the order of data; the data and the units are the same. Tables and curves of all seeds that are there: OUT/RUN.md and
-OUT/RUN.svg. Extras: `demo` and `asterisk`; for B `evaluate` and `judges`, or a judge by --judge. Arguments that are not
-listed below go to launch/train.py.
+OUT/RUN.svg. Extras: `demo` and `asterisk`; for B and L `evaluate` and `judges`, or a judge by --judge. Arguments that
+are not listed below go to launch/train.py.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxslm.configure import read_config
 from jaxslm.data.records import Records
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder, seeds_of
+from jaxslm.evaluation.evidence_runs import MODES, RUNS
 from jaxslm.evaluation.split_clips import write_split_clips
 from jaxslm.evaluation.topic_cloze import write_cloze, write_domain
 from jaxslm.locking import whole_folder
 from jaxslm.suites.runs import records_of_run
 from jaxslm.training.metrics import read_rows
 
-MODES = ("S", "T", "S->T", "T->S")
-CURVES = {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}
-ACCURACIES = {  # heading -> figures
-    about: {f"{suite}/{kind}/mode={mode}": f"{mode} {kind}" for kind in ("sum", "mean") for mode in MODES}
-    for suite, about in (("storycloze", "synthetic stories"), ("prompts", "halves of recorded prompts"))
-}
-LOSSES = {
-    "held-out losses": {f"loss/{name}": f"{name} loss" for name in ("text", "speech", "interleaved", "asr", "tts")}
-}
-ERRORS = {
-    f"word error rates, {about}": {
-        f"{source}/asr/asr/wer": "ASR",
-        f"{source}/tts/spoken/wer": "TTS",
-        f"{source}/tts/resynthesis/wer": "TTS of the true units",
-        f"{source}/tts/recordings/wer": "recordings",
-    }
-    for source, about in (("stories", "synthetic stories"), ("prompts", "recorded prompts"))
-}
-FORGOTTEN = {
-    "text, before (the run `text`) and after": {
-        f"forgetting/{when}/{name}": f"{about} {when}"
-        for name, about in (("nats_per_token", "nats a token"), ("accuracy_sum", "accuracy"))
-        for when in ("before", "after")
-    }
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """tables: heading -> figures (key of a held-out row -> name); curves: figures that are drawn by step."""
-
-    arms: Sequence[str]
-    tables: Mapping[str, Mapping[str, str]]
-    curves: Mapping[str, str]
-
-
-RUNS = {
-    "A": Run(("interleaved", "control"), ACCURACIES | LOSSES, CURVES),
-    "F": Run(("interleaved", "control", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
-    "B": Run(("asr_tts", "interleaved"), ERRORS | ACCURACIES | LOSSES, CURVES),
-    "C": Run(
-        ("text", "cold", "warm"),
-        ACCURACIES | LOSSES | FORGOTTEN,
-        {"loss/speech": "speech loss", "suite/cloze/mode=S/sum": "S"},
-    ),
-    "D": Run(
-        ("text", "replay_0", "replay_10", "replay_30"),
-        FORGOTTEN | ACCURACIES | LOSSES,
-        {"loss/speech": "speech loss", "suite/cloze/mode=T/sum": "T", "suite/cloze/mode=S/sum": "S"},
-    ),
-    "E": Run(
-        (
-            *("mfcc_100", "mfcc_500", "mfcc_1000", "mfcc_100_frames"),
-            *("whisper_100", "whisper_500", "whisper_1000", "whisper_500_frames"),
-        ),
-        ACCURACIES | {"held-out loss": {"loss/text": "text loss"}},  # others are of other units, and not comparable
-        CURVES,
-    ),
-    "R": Run(("real_cold", "real_warm"), {"held-out loss": {"loss": "nats a unit"}}, {"loss": "speech loss"}),
-}
 WARM = ("warm", "replay_0", "replay_10", "replay_30")  # arms that begin from "text"
 VOICES = ("baritone",)  # those of configs/evidence.py
 STORIES, CLIPS = 500, 60
 LANGUAGES = ("en", "es", "fr", "it", "ru")  # of run R
+RECORDED = {
+    "evidence": ("prompts",),
+    "evidence_large": ("prompts", "recordings"),
+    "evidence_twist": (),
+}  # sources of suites
 HERE = Path(__file__).parent
 JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
@@ -113,32 +60,31 @@ def main() -> None:
     parser.add_argument("--runs", default="A,F,B", help=f"of {','.join(RUNS)}; default: A,F,B")
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
-    parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for runs E and R")
-    parser.add_argument("--smollm", type=Path, help="folder of HuggingFaceTB/SmolLM2-135M, for run R")
-    parser.add_argument("--judge", default=JUDGE, help="of run B, with {list}; default: Whisper tiny.en")
+    parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for runs E, R and L")
+    parser.add_argument("--smollm", type=Path, help="folder of HuggingFaceTB/SmolLM2-135M, for runs R and L")
+    parser.add_argument("--recordings", type=Path, help="a manifest of English recordings, for run L")
+    parser.add_argument("--judge", default=JUDGE, help="of runs B and L, with {list}; default: Whisper tiny.en")
     flags, others = parser.parse_known_args()
     names, seeds = flags.runs.split(","), [int(seed) for seed in flags.seeds.split(",")]
     if unknown := [name for name in names if name not in RUNS]:
         parser.error(f"there is no run {unknown[0]}; there are {', '.join(RUNS)}")
     for option, model, runs in (
-        ("whisper", "openai/whisper-tiny.en", "ER"),
-        ("smollm", "HuggingFaceTB/SmolLM2-135M", "R"),
+        ("whisper", "openai/whisper-tiny.en", "ERL"),
+        ("smollm", "HuggingFaceTB/SmolLM2-135M", "RL"),
     ):
         folder = getattr(flags, option)
         if set(runs) & set(names) and (folder is None or not (folder / "config.json").is_file()):
-            parser.error(f"run {' and '.join(runs)}: --{option}=FOLDER, as huggingface-cli download {model} gives it")
+            asked = " and ".join(name for name in names if name in runs)
+            parser.error(f"run {asked}: --{option}=FOLDER, as huggingface-cli download {model} gives it")
+    if "L" in names and not (flags.recordings and flags.recordings.is_file()):
+        parser.error("run L: --recordings=FILE, a manifest of English recordings (jaxslm/data/sources/manifest.py)")
     make_suites(flags.out)
     fetch_prompts(flags.out / "prompts", LANGUAGES if "R" in names else LANGUAGES[:1])
     for seed in seeds:
-        for arm in dict.fromkeys(arm for name in names for arm in RUNS[name].arms):
-            own = [f"--config.data.units.encoder={flags.whisper}"] if arm.startswith(("whisper", "real")) else []
-            own += [f"--config.init_from={flags.smollm}"] if arm == "real_warm" else []
-            if arm in RUNS["R"].arms:
-                train_on_recordings(flags.out, arm, seed, [*own, *others])
-            else:
-                train(flags.out, arm, seed, [*own, *others])
-            if "B" in names and arm in RUNS["B"].arms:
-                count_errors(flags.out, arm, seed, flags.judge)
+        for arm, run in {arm: RUNS[name] for name in names for arm in RUNS[name].arms}.items():
+            train(flags, run.recipe, arm, seed, others)
+            if any(arm in RUNS[name].counted for name in names):
+                count_errors(flags.out, run.recipe, arm, seed, flags.judge)
             if arm in WARM:
                 measure_forgetting(flags.out, arm, seed)
             for name in names:
@@ -168,41 +114,53 @@ def fetch_prompts(folder: Path, languages: Sequence[str]) -> None:
         sys.exit(f"{error}: unpack the Debian packages {', '.join(missing)} into {folder} yourself")
 
 
-def train_on_recordings(out: Path, arm: str, seed: int, others: list[str]) -> None:
-    workdir = run_folder(out, arm, seed)
-    rows = read_rows(workdir / "metrics.jsonl")
-    if rows and rows[-1]["step"] >= read_config(workdir).steps:
-        return
-    words = [f"--config={HERE.parent / 'configs' / 'evidence_twist.py'}:{arm}", f"--workdir={workdir}"]
-    paths = [f"--config.data.sources.{language}.path={out / 'prompts'}" for language in LANGUAGES]
-    call("train.py", *words, f"--config.seed={seed}", *paths, *others)
-
-
-def train(out: Path, arm: str, seed: int, others: list[str]) -> None:
-    """One run and its accuracies, unless it is done; warm starts from the run "text" of its seed."""
-    workdir = run_folder(out, arm, seed)
-    if (workdir / "evaluations" / "storycloze.json").is_file():
+def train(flags: argparse.Namespace, recipe: str, arm: str, seed: int, others: Sequence[str]) -> None:
+    """One run and its accuracies, unless it is done; warm starts of configs/evidence.py from the run "text" of its
+    seed."""
+    workdir = run_folder(flags.out, arm, seed)
+    if is_done(workdir, recipe):
         return
     print(f"{arm}, seed {seed}", flush=True)
-    words = [f"--config={HERE.parent / 'configs' / 'evidence.py'}:{arm}", f"--workdir={workdir}"]
-    words += [
-        f"--config.seed={seed}",
-        f"--config.eval.suites.cloze.path={out / 'cloze'}",
-        f"--config.data.sources.prompts.path={out / 'prompts'}",
-    ]
-    if arm in WARM:
-        words.append(f"--config.init_from={run_folder(out, 'text', seed)}")
-    call("train.py", *words, *others)
+    words = [f"--config={HERE.parent / 'configs' / recipe}.py:{arm}", f"--workdir={workdir}", f"--config.seed={seed}"]
+    call("train.py", *words, *places(flags, recipe, arm, seed), *others)
     modes = f"--modes={','.join(MODES)}"
-    evaluate(workdir, "storycloze", f"--path={halves_of(out, workdir)}", modes, "--name=prompts")
-    evaluate(workdir, "storycloze", f"--path={out / 'cloze'}", modes)
+    for source in RECORDED[recipe]:
+        evaluate(workdir, "storycloze", f"--path={halves_of(flags.out, workdir, source)}", modes, f"--name={source}")
+    if recipe != "evidence_twist":
+        evaluate(workdir, "storycloze", f"--path={flags.out / 'cloze'}", modes)
 
 
-def count_errors(out: Path, arm: str, seed: int, judge: str) -> None:
+def is_done(workdir: Path, recipe: str) -> bool:
+    if recipe == "evidence_twist":  # speech alone, of which no suite is asked
+        rows = read_rows(workdir / "metrics.jsonl")
+        return bool(rows) and rows[-1]["step"] >= read_config(workdir).steps
+    return (workdir / "evaluations" / "storycloze.json").is_file()
+
+
+def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> list[str]:
+    """Where an arm finds its data and weights."""
+    out, found = flags.out, {}
+    if recipe == "evidence_twist":
+        found = {f"data.sources.{language}.path": out / "prompts" for language in LANGUAGES}
+    else:
+        found = {"eval.suites.cloze.path": out / "cloze", "data.sources.prompts.path": out / "prompts"}
+    if recipe == "evidence_large":
+        found |= {f"data.sources.{name}.path": flags.recordings for name in ("recordings", "transcripts")}
+        found |= {"data.tokenizer": flags.smollm}
+    if recipe != "evidence" or arm.startswith("whisper"):
+        found |= {"data.units.encoder": flags.whisper}
+    if arm in WARM:
+        found |= {"init_from": run_folder(out, "text", seed)}
+    elif recipe == "evidence_large" or arm == "real_warm":
+        found |= {"init_from": flags.smollm}
+    return [f"--config.{key}={value}" for key, value in found.items()]
+
+
+def count_errors(out: Path, recipe: str, arm: str, seed: int, judge: str) -> None:
     """WER of transcripts and of what is said; an arm without those tasks is asked as interleaved data ask."""
     workdir = run_folder(out, arm, seed)
-    prompt = "task" if arm == "asr_tts" else "interleaved"
-    for source in ("stories", "prompts"):
+    prompt = "task" if arm.endswith("asr_tts") else "interleaved"
+    for source in ("stories", *RECORDED[recipe]):
         folder = workdir / "evaluations" / source
         asked = dict(asr=["--max_new_tokens=200"], tts=["--max_new_tokens=450", f"--asr={judge}"])
         for suite, own in asked.items():
@@ -228,13 +186,13 @@ def call(program: str, *words: str) -> None:
         sys.exit(f"{program} {' '.join(words)} ended with {code}; the same command goes on from there")
 
 
-def halves_of(out: Path, workdir: Path) -> Path:
-    """Held-out prompts cut in two, by the word times of a run's data."""
-    folder = out / "halves"
+def halves_of(out: Path, workdir: Path, source: str) -> Path:
+    """Held-out clips of a source cut in two, by the word times of a run's data."""
+    folder = out / "halves" / source
     if not folder.is_dir():
-        prompts = (u for u in Records(records_of_run(workdir), "") if u.id.startswith("prompts/"))
+        clips = (u for u in Records(records_of_run(workdir), "") if u.id.startswith(f"{source}/"))
         with whole_folder(folder) as new:
-            write_split_clips(new, (u for u in prompts if u.split == "heldout"))
+            write_split_clips(new, (u for u in clips if u.split == "heldout"))
     return folder
 
 

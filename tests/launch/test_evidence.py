@@ -1,5 +1,6 @@
 """The commands that launch/evidence.py gives: which arms, in which order, from what."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -8,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from jaxslm.configure import load_config
+from jaxslm.evaluation.evidence_runs import RUNS
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def evidence(monkeypatch):
+def evidence():
     spec = importlib.util.spec_from_file_location("launch_evidence", ROOT / "launch" / "evidence.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "launch_evidence", module)  # for its dataclass
     spec.loader.exec_module(module)
     return module
 
@@ -28,7 +29,7 @@ def calls(evidence, tmp_path, monkeypatch):
 
     def call(program, *words):
         called.append((program, *words))
-        if "--suite=storycloze" in words and "--name=prompts" not in words:
+        if "--suite=storycloze" in words and not any(word.startswith("--name") for word in words):
             workdir = Path(next(w for w in words if w.startswith("--workdir=")).partition("=")[2])
             (workdir / "evaluations").mkdir(parents=True)
             (workdir / "evaluations" / "storycloze.json").write_text("{}")
@@ -36,7 +37,7 @@ def calls(evidence, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "call", call)
     monkeypatch.setattr(evidence, "write_cloze", lambda folder, stories, voices: write_stories(folder, stories))
     monkeypatch.setattr(evidence, "fetch_prompts", lambda folder, languages: called.append(("prompts", *languages)))
-    monkeypatch.setattr(evidence, "halves_of", lambda out, workdir: out / "halves")
+    monkeypatch.setattr(evidence, "halves_of", lambda out, workdir, source: out / "halves" / source)
 
     def run(*words):
         called.clear()
@@ -100,16 +101,38 @@ def test_what_needs_weights_asks_for_them(calls, tmp_path, capsys):
         calls("--runs=Z")
 
 
-def test_every_arm_is_a_config(evidence):
-    for recipe in ("evidence", "evidence_twist"):
+def test_large_arms_are_asked_about_recordings_too(calls, tmp_path, capsys):
+    weights, manifest = tmp_path / "w", tmp_path / "mine.jsonl"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    given = ("--runs=L", "--seeds=1", f"--whisper={weights}", f"--smollm={weights}")
+    with pytest.raises(SystemExit):
+        calls(*given, f"--recordings={manifest}")
+    assert "--recordings=FILE" in capsys.readouterr().err
+    manifest.write_text("")
+    found = calls(*given, f"--recordings={manifest}")
+    trained = [words for words in found if words[0] == "train.py"]
+    assert [words[1].rpartition(":")[2] for words in trained] == list(RUNS["L"].arms)
+    sources = {f"--config.data.sources.{name}.path={manifest}" for name in ("recordings", "transcripts")}
+    assert all(
+        {*sources, f"--config.init_from={weights}", f"--config.data.tokenizer={weights}"} < {*w} for w in trained
+    )
+    paths = [w[3:5] for w in found if "--suite=storycloze" in w]
+    folders = [tmp_path / "halves" / "prompts", tmp_path / "halves" / "recordings", tmp_path / "cloze"]
+    assert [path for path, _ in paths] == [f"--path={folder}" for folder in folders] * 3
+    counted = {(w[2], w[3]) for w in found if "--suite=asr" in w}
+    runs = [f"--workdir={tmp_path / f'large_{arm}-1'}" for arm in ("interleaved", "asr_tts")]
+    assert counted == {(run, f"--prefix={name}/") for run in runs for name in ("stories", "prompts", "recordings")}
+
+
+def test_every_arm_is_a_config():
+    for recipe in ("evidence", "evidence_twist", "evidence_large"):
         sources = load_config(f"{ROOT / 'configs' / recipe}.py:tiny").data.sources
         assert all(source.kind in ("demo", "demo_text") for source in sources.values())  # nothing to download
-    for name, run in evidence.RUNS.items():
-        recipe = "evidence_twist" if name == "R" else "evidence"
-        for arm in run.arms:
-            config = load_config(f"{ROOT / 'configs' / recipe}.py:{arm}")
-            tokens = config.data.context_length * config.data.batch_size
-            assert tokens == (1024 if name == "R" else 3072)
+    budgets = {"evidence": {3072}, "evidence_twist": {1024}, "evidence_large": {16_384}}  # tokens a step
+    for run in RUNS.values():
+        configs = [load_config(f"{ROOT / 'configs' / run.recipe}.py:{arm}") for arm in run.arms]
+        assert {c.data.context_length * c.data.batch_size for c in configs} == budgets[run.recipe]
 
 
 def test_a_run_that_was_stopped_is_not_scored(evidence, tmp_path, monkeypatch):
@@ -118,7 +141,7 @@ def test_a_run_that_was_stopped_is_not_scored(evidence, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "HERE", tmp_path)
     (tmp_path / "halves").mkdir()
     with pytest.raises(SystemExit, match="goes on from there"):
-        evidence.train(tmp_path, "control", 0, [])
+        evidence.train(argparse.Namespace(out=tmp_path), "evidence", "control", 0, [])
     assert not (tmp_path / "scored").exists()
 
 
@@ -131,11 +154,11 @@ def test_halves_are_made_once_by_whoever_comes_first(evidence, tmp_path, monkeyp
         made.append(folder)
         (folder / "0_mutual.txt").write_text("first")
         if len(made) == 1:
-            evidence.halves_of(tmp_path, tmp_path)  # another process, meanwhile
+            evidence.halves_of(tmp_path, tmp_path, "prompts")  # another process, meanwhile
             (folder / "0_mutual.txt").write_text("second")
 
     monkeypatch.setattr(evidence, "write_split_clips", write)
-    folder = evidence.halves_of(tmp_path, tmp_path)
+    folder = evidence.halves_of(tmp_path, tmp_path, "prompts")
     assert len(set(made)) == 2 and (folder / "0_mutual.txt").read_text() == "first"
-    evidence.halves_of(tmp_path, tmp_path)
-    assert len(made) == 2 and [path.name for path in tmp_path.iterdir()] == ["halves"]
+    evidence.halves_of(tmp_path, tmp_path, "prompts")
+    assert len(made) == 2 and [path.name for path in (tmp_path / "halves").iterdir()] == ["prompts"]
