@@ -28,8 +28,7 @@ def started(recipe: str, workdir, cache, devices: int, *arguments: str, **enviro
         f"--workdir={workdir}", f"--config.data.cache={cache}", "--config.log_every=1",
         "--config.eval.every=2", "--config.eval.batches=1", "--config.samples.utterances=1", *map(str, arguments),
     ]  # fmt: skip
-    # Compiling is the cost here.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     log = workdir.with_name(f"{workdir.name}-{environment.get('JAX_PROCESS_ID', 0)}.txt")
     with log.open("wb") as output:
         environment = os.environ | dict(JAX_PLATFORMS="cpu") | environment | dict(XLA_FLAGS=flags)

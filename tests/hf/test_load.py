@@ -154,7 +154,8 @@ for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight)):
 parts = [x for name, x in read if name == "model.layers.1.mlp.gate_proj.weight"]
 assert len(parts) == 8 and all(x.size == 64 * 96 // 8 for x in parts), [x.shape for x in parts]
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
 

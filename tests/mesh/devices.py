@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_on(n_devices: int, program: str, *arguments: object, flags: str = "") -> str:
+def run_on(n_devices: int, program: str, *arguments: object) -> str:
     """The last line that `tests.mesh.PROGRAM` prints."""
-    flags = f"--xla_force_host_platform_device_count={n_devices} {flags}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={n_devices}"
     environment = os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT))
     words = [sys.executable, "-m", f"tests.mesh.{program}", *map(str, arguments)]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)

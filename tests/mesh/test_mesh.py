@@ -21,7 +21,7 @@ MESHES = [
 def results():
     cases = [dict(data=1, single=True), *MESHES]
     # compiling is the cost here
-    return json.loads(run_on(8, "run_meshes", json.dumps(cases), flags="--xla_backend_optimization_level=0"))
+    return json.loads(run_on(8, "run_meshes", json.dumps(cases)))
 
 
 @pytest.mark.parametrize("index", range(len(MESHES)), ids=[str(mesh) for mesh in MESHES])

@@ -40,7 +40,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path):
     workdir = tmp_path / "run"
     command = [*shlex.split(PROGRAM), "--config.steps=30"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     processes = []
     for index in range(2):
         with (tmp_path / f"{index}.txt").open("wb") as output:
