@@ -24,13 +24,14 @@ are not listed below go to launch/train.py.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
-from jaxslm.configure import read_config
+from jaxslm.configure import load_config, read_config
 from jaxslm.data.records import Records
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder, seeds_of
 from jaxslm.evaluation.evidence_runs import MODES, RUNS
@@ -39,6 +40,7 @@ from jaxslm.evaluation.topic_cloze import write_cloze, write_domain
 from jaxslm.locking import whole_folder
 from jaxslm.suites.runs import records_of_run
 from jaxslm.training.metrics import read_rows
+from jaxslm.training.workdir import flat
 
 WARM = ("warm", "replay_0", "replay_10", "replay_30")  # arms that begin from "text"
 VOICES = ("baritone",)  # those of configs/evidence.py
@@ -49,6 +51,7 @@ RECORDED = {
     "evidence_large": ("prompts", "recordings"),
     "evidence_twist": (),
 }  # sources of suites
+COMPARED = ("steps", "optimizer", "data")  # of the config: what an arm is
 HERE = Path(__file__).parent
 JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
@@ -63,9 +66,13 @@ def main() -> None:
     parser.add_argument("--whisper", type=Path, help="folder of openai/whisper-tiny.en, for runs E, R and L")
     parser.add_argument("--smollm", type=Path, help="folder of HuggingFaceTB/SmolLM2-135M, for runs R and L")
     parser.add_argument("--recordings", type=Path, help="a manifest of English recordings, for run L")
-    parser.add_argument("--judge", default=JUDGE, help="of runs B and L, with {list}; default: Whisper tiny.en")
+    parser.add_argument("--judge", help="of runs B and L, with {list}; default for B: Whisper tiny.en")
     flags, others = parser.parse_known_args()
-    names, seeds = flags.runs.split(","), [int(seed) for seed in flags.seeds.split(",")]
+    names, seeds = flags.runs.split(","), [seed.strip() for seed in flags.seeds.split(",")]
+    if wrong := [word for word in others if not (word.startswith("--config.") and "=" in word)]:
+        parser.error(f"{wrong[0]} is neither an option of this program nor --config.KEY=VALUE")
+    if wrong := [seed for seed in seeds if not seed.isdecimal()]:
+        parser.error(f"--seeds: {wrong[0]!r} is no whole number")
     if unknown := [name for name in names if name not in RUNS]:
         parser.error(f"there is no run {unknown[0]}; there are {', '.join(RUNS)}")
     for option, model, runs in (
@@ -78,13 +85,15 @@ def main() -> None:
             parser.error(f"run {asked}: --{option}=FOLDER, as huggingface-cli download {model} gives it")
     if "L" in names and not (flags.recordings and flags.recordings.is_file()):
         parser.error("run L: --recordings=FILE, a manifest of English recordings (jaxslm/data/sources/manifest.py)")
+    if "L" in names and not flags.judge:
+        parser.error("run L: --judge=COMMAND, of another model than Whisper tiny.en, whose units its arms are made of")
     make_suites(flags.out)
     fetch_prompts(flags.out / "prompts", LANGUAGES if "R" in names else LANGUAGES[:1])
-    for seed in seeds:
+    for seed in map(int, seeds):
         for arm, run in {arm: RUNS[name] for name in names for arm in RUNS[name].arms}.items():
             train(flags, run.recipe, arm, seed, others)
             if any(arm in RUNS[name].counted for name in names):
-                count_errors(flags.out, run.recipe, arm, seed, flags.judge)
+                count_errors(flags.out, run.recipe, arm, seed, flags.judge or JUDGE)
             if arm in WARM:
                 measure_forgetting(flags.out, arm, seed)
             for name in names:
@@ -118,16 +127,32 @@ def train(flags: argparse.Namespace, recipe: str, arm: str, seed: int, others: S
     """One run and its accuracies, unless it is done; warm starts of configs/evidence.py from the run "text" of its
     seed."""
     workdir = run_folder(flags.out, arm, seed)
+    source, found = f"{HERE.parent / 'configs' / recipe}.py:{arm}", places(flags, recipe, arm, seed)
+    values = [f"--config.{key}={value}" for key, value in found.items()]
+    words = [f"--config.seed={seed}", *values, *others]
+    check_same(workdir, source, words, found)
     if is_done(workdir, recipe):
         return
     print(f"{arm}, seed {seed}", flush=True)
-    words = [f"--config={HERE.parent / 'configs' / recipe}.py:{arm}", f"--workdir={workdir}", f"--config.seed={seed}"]
-    call("train.py", *words, *places(flags, recipe, arm, seed), *others)
+    call("train.py", f"--config={source}", f"--workdir={workdir}", *words)
     modes = f"--modes={','.join(MODES)}"
     for source in RECORDED[recipe]:
         evaluate(workdir, "storycloze", f"--path={halves_of(flags.out, workdir, source)}", modes, f"--name={source}")
     if recipe != "evidence_twist":
         evaluate(workdir, "storycloze", f"--path={flags.out / 'cloze'}", modes)
+
+
+def check_same(workdir: Path, source: str, words: Sequence[str], places: Container[str]) -> None:
+    """A try with other settings in a workdir is not taken for the run that is asked for."""
+    if not (workdir / "config.json").is_file():
+        return
+    overrides = [tuple(word.removeprefix("--config.").split("=", 1)) for word in words]
+    free = {*places, "data.cache", "data.workers"}
+    asked = dict(flat(json.loads(load_config(source, overrides).to_json_best_effort())))
+    for name, old in flat(read_config(workdir).to_dict()):
+        if name.split(".")[0] in COMPARED and name not in free and name in asked and asked[name] != old:
+            cure = "remove that folder, or name another by --out"
+            sys.exit(f"{workdir} was made with config.{name}={old}, not {asked[name]}: {cure}")
 
 
 def is_done(workdir: Path, recipe: str) -> bool:
@@ -137,8 +162,8 @@ def is_done(workdir: Path, recipe: str) -> bool:
     return (workdir / "evaluations" / "storycloze.json").is_file()
 
 
-def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> list[str]:
-    """Where an arm finds its data and weights."""
+def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> dict[str, Path]:
+    """Where an arm finds its data and weights, by key of the config."""
     out, found = flags.out, {}
     if recipe == "evidence_twist":
         found = {f"data.sources.{language}.path": out / "prompts" for language in LANGUAGES}
@@ -153,7 +178,7 @@ def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> list[
         found |= {"init_from": run_folder(out, "text", seed)}
     elif recipe == "evidence_large" or arm == "real_warm":
         found |= {"init_from": flags.smollm}
-    return [f"--config.{key}={value}" for key, value in found.items()]
+    return found
 
 
 def count_errors(out: Path, recipe: str, arm: str, seed: int, judge: str) -> None:

@@ -95,6 +95,10 @@ class Report:
     def count(self, kind: str = "left out", what: str | None = None) -> int:
         return sum(entry["kind"] == kind and what in (None, entry["what"]) for entry in self.entries)
 
+    def left_out_by_kind(self) -> dict[str, int]:
+        """How many utterances, documents, ... are not used."""
+        return dict(Counter(entry["what"] for entry in self.entries if entry["kind"] == "left out"))
+
     def summary(self) -> str:
         """Counts by cause, most frequent first, with the first places and the cure of each; word times by source."""
         covered = [entry for entry in self.entries if entry["kind"] == "coverage"]

@@ -1,7 +1,7 @@
 """Likelihood suites over a model: sWUGGY, sBLIMP, StoryCloze, SALMon and whatever has the form of `Choice`s."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from jaxslm.evaluation.scoring import Batches, Scorer, Tokens
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as token ids. protocol: how its scores are made, in words."""
+    """A suite as token ids. protocol: how its scores are made, in words; left_out: how many choices, rows, recordings,
+    ... of its files are not used."""
 
     name: str
     choices: Sequence[Choice]
     options: Sequence[Sequence[Tokens]]  # of each choice
     protocol: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def chance(self) -> float:
@@ -42,15 +44,17 @@ class Scores:
     context: int
 
     def figures(self) -> dict[str, float]:
-        """{"suite/<name>/<group>/<sum or mean>": accuracy}, what guessing gets, and how many choices have no score."""
+        """{"suite/<name>/<group>/<sum or mean>": accuracy}, what guessing gets, how many choices there are, how many of
+        them have no score, and how much of the suite's files is not used."""
         name = self.suite.name
         found = {
             f"suite/{name}/{group}/{kind}": accuracy.value
             for kind, groups in self.accuracies.items()
             for group, accuracy in groups.items()
         }
-        lost = float(self.accuracies[SUM]["all"].not_a_number)
-        return found | {f"suite/{name}/chance": self.suite.chance, f"suite/{name}/not_a_number": lost}
+        lost = self.accuracies[SUM]["all"].not_a_number
+        counts = dict(choices=len(self.suite.choices), not_a_number=lost, left_out=sum(self.suite.left_out.values()))
+        return found | {f"suite/{name}/{key}": float(n) for key, n in dict(chance=self.suite.chance, **counts).items()}
 
 
 def score_suite(suite: Suite, scorer: Scorer, model: Any, batches: Batches | None = None, progress: str = "") -> Scores:
@@ -89,7 +93,9 @@ def write_scores(scores: Scores, out: Path, model: str) -> None:
     suite, rows = scores.suite, []
     table = {kind: {group: asdict(a) for group, a in groups.items()} for kind, groups in scores.accuracies.items()}
     whole = dict(suite=suite.name, model=model, choices=len(suite.choices), protocol=suite.protocol, accuracy=table)
-    whole |= dict(chance=suite.chance, longer_than_context=scores.longer, context=scores.context)
+    whole |= dict(
+        left_out=dict(suite.left_out), chance=suite.chance, longer_than_context=scores.longer, context=scores.context
+    )
     for choice, options, sums in zip(suite.choices, suite.options, scores.log_likelihoods, strict=True):
         row = dict(id=choice.id, answer=choice.answer, tags=dict(choice.tags))
         row["log_likelihood"] = list(map(float, sums))

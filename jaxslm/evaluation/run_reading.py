@@ -15,8 +15,12 @@ from jaxslm.training.workdir import HARDWARE_FILE, PROVENANCE_FILE, flat, read_h
 
 METRICS, CONFIG, SAMPLES, EVALUATIONS = "metrics.jsonl", "config.json", "samples", "evaluations"
 SUITE = f"{HELDOUT}suite/"
-LOST = "not_a_number"  # items of a suite without a score
+LOST = {  # of a suite, what has no part in its accuracies
+    "not_a_number": "items of {suite} have no score",
+    "left_out": "choices, rows or recordings of {suite} are left out",
+}
 CHANCE = "chance"  # of a suite: what guessing gets
+_BESIDE = (CHANCE, "choices", *LOST)  # figures of a suite that are no accuracies
 Point = tuple[int, float]  # of a step
 Config = Mapping[str, Any]
 
@@ -64,7 +68,7 @@ class Run:
         found: dict[tuple[str, str], list[str]] = {}
         for name in self.names:
             parts = name.removeprefix(SUITE).split("/")
-            if name.startswith(SUITE) and len(parts) > 1 and parts[-1] not in (LOST, CHANCE):
+            if name.startswith(SUITE) and len(parts) > 1 and parts[-1] not in _BESIDE:
                 found.setdefault((parts[0], parts[-1]), []).append("/".join(parts[1:-1]) or "all")
         return found
 

@@ -189,8 +189,9 @@ def _suites(runs: Sequence[Run]) -> str:
         _add_accuracies(panels, tables, runs, suite, kind)
     for run in runs:
         for name in run.names:
-            if name.startswith(SUITE) and name.endswith(f"/{LOST}") and (points := run.points(name))[-1][1]:
-                notes.append(f"{run.name}: {points[-1][1]:g} items of {name.split('/')[2]} have no score at the end.")
+            suite, _, figure = name.removeprefix(SUITE).rpartition("/")
+            if name.startswith(SUITE) and figure in LOST and (last := run.points(name)[-1][1]):
+                notes.append(f"{run.name}: {last:g} {LOST[figure].format(suite=suite)} at the end.")
     said = "".join(f'<p class="missing">{html.escape(note)}</p>' for note in notes)
     head = '<p class="soft">Accuracies. The dotted line is chance.</p>' if panels or tables else ""
     return head + _panels([*panels, *tables], "No suites were measured in training (config.eval.suites).") + said

@@ -8,6 +8,7 @@ from jaxslm.evaluation.html_page import table
 from jaxslm.evaluation.run_figures import number
 from jaxslm.evaluation.run_reading import HELDOUT, Run, is_number
 
+_SAID = ("judge", "normalizer", "ceiling")  # that are said where there is none, too
 MOST_ROWS = 200  # of a result's table
 _HARDWARE = ("device_count", "device_kind", "platform", "process_count", "host", "system", "python", "jax", "jaxlib")
 
@@ -53,7 +54,7 @@ def evaluation_tables(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _evaluation(file: str, result: Mapping[str, Any]) -> str:
-    facts = [[name, str(value)] for name, value in result.items() if isinstance(value, str) and name != "suite"]
+    facts = [[" / ".join(path), text] for path, text in _words_in(result) if path != ("suite",)]
     parts = [f"<h3>{html.escape(result['suite'])} <small>{html.escape(file)}</small></h3>"]
     cells = {path: text for path, text in numbers_in({k: v for k, v in result.items() if k != "suite"})}
     columns = list(dict.fromkeys(path[:-1] for path in cells))
@@ -67,6 +68,19 @@ def _evaluation(file: str, result: Mapping[str, Any]) -> str:
     if len(names) > MOST_ROWS:
         parts.append(f'<p class="missing">{len(names) - MOST_ROWS} more rows are in the file.</p>')
     return "".join([*parts, table([], facts, kind="facts") if facts else ""])
+
+
+def _words_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, text) of what is said in words in nested dicts: judges, normalizers, ceilings, protocols."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _words_in(each, (*path, str(name)))
+    elif isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        yield path, ", ".join(value) or "none"
+    elif value is None and path[-1] in _SAID:
+        yield path, "none"
 
 
 def numbers_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def units_of(sounds: Sequence[Audio], inventory: UnitInventory, cache: Path, rep
 
 def _read(sound: Audio, report: Report) -> np.ndarray | None:
     try:
-        return np.concatenate([read_audio(path, where=str(path)).heard for path in sound])
+        return np.concatenate([read_audio(path, where=str(path), max_seconds=math.inf).heard for path in sound])
     except (AudioError, OSError) as error:
         report.left_out(" + ".join(map(str, sound)), str(error), "restore the file", what="sound")
         return None

@@ -45,6 +45,7 @@ def run(flags: argparse.Namespace) -> str:
         raise ValueError("spoken answers need a judge that hears them: --asr=COMMAND")
     report, normalize = Report(), normalizer(flags.normalizer)
     questions = list(read_questions(flags.questions, report, separator=flags.separator))
+    lines = len(questions) + report.count()
     wanted = _answerable(flags, questions, normalize, report)
     flags.out.mkdir(parents=True, exist_ok=True)
     sampling = Sampling(max_new_tokens=flags.max_new_tokens, temperature=flags.temperature)
@@ -64,7 +65,7 @@ def run(flags: argparse.Namespace) -> str:
         name: dict(questions=len(found), **{kind: float(np.mean([r[kind] for r in found])) for kind in found[0]})
         for name, found in by_subset.items()
     }
-    facts = _facts(flags, sampling) | dict(without=len(questions) - table["all"]["questions"])
+    facts = _facts(flags, sampling) | dict(without=lines - table["all"]["questions"])
     whole = dict(suite="qa", file=str(flags.questions), **facts, accuracy=table)
     write_result(flags.out, "qa", whole, rows)
     lines = [f"{'':<24} {'exact':>6} {'contains':>8} {'questions':>9}"]

@@ -26,10 +26,16 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", type=Path, help="folder of prepared records; default: those of the run")
     parser.add_argument("--split", default="heldout", choices=("train", "heldout"), help="default: heldout")
     parser.add_argument("--prefix", default="", help="that ids begin with, such as a source's name")
-    parser.add_argument("--clips", type=int, default=100, help="the first so many; default: 100")
+    parser.add_argument("--clips", type=_count, default=100, help="the first so many; default: 100")
     parser.add_argument("--normalizer", default=NORMALIZERS[0], choices=NORMALIZERS, help="default: whisper-english")
     parser.add_argument("--out", type=Path, help="folder for tables, rows and sound; default: WORKDIR/evaluations")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return count
 
 
 def clips_of(

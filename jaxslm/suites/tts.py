@@ -53,15 +53,11 @@ def run(flags: argparse.Namespace) -> str:
     }
     if recordings := recordings_of(clips):
         sounds["recordings"] = recordings
-    errors, quality = {}, {}
+    files, errors, quality = {}, {}, {}
     for name, heard in sounds.items():
-        files = write_sounds(out / "tts" / name, heard)
-        said = texts_of(flags.asr, files, len(clips))
+        files[name] = write_sounds(out / "tts" / name, heard)
+        said = texts_of(flags.asr, files[name], len(clips))
         errors[name] = word_errors([c.id for c in clips], [c.text for c in clips], said, flags.normalizer)
-        for each in flags.quality:
-            kind, _, command = each.partition("=")
-            scores = ask(command, list(files.values()), SCORE) if files else []
-            quality.setdefault(kind, dict(judge=command))[name] = statistics.mean(scores) if scores else None
     facts = dict(
         model=str(flags.workdir),
         judge=flags.asr,
@@ -74,7 +70,14 @@ def run(flags: argparse.Namespace) -> str:
         cut=sum(not answer.stopped for answer in spoken),
         quality=quality,
     )
-    write(out, "tts", facts, errors)
+    write(out, "tts", facts, errors)  # before another judge may fail
+    for each in flags.quality:
+        kind, _, command = each.partition("=")
+        quality[kind] = dict(judge=command)
+        for name, written in files.items():
+            scores = ask(command, list(written.values()), SCORE) if written else []
+            quality[kind][name] = statistics.mean(scores) if scores else None
+        write(out, "tts", facts, errors)
     return _summary(errors, facts, out)
 
 

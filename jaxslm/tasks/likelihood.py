@@ -34,7 +34,8 @@ def make_suite(
     report: Report,
     score_end: bool = False,
 ) -> Suite:
-    """The choices as token ids, without those that cannot be had, which the report names.
+    """The choices as token ids, without those that cannot be had, which the report names: that of the suite alone, with
+    which they were read.
 
     Raises ValueError: units of another inventory than the vocabulary's, sounds where units cannot be made, or nothing
     left.
@@ -62,7 +63,7 @@ def make_suite(
         kept.append(choice)
     if not kept:
         raise ValueError(f"suite {name}: none of its {len(choices)} choices can be scored\n{report.summary()}")
-    return Suite(name, kept, options, protocol(vocabulary, kept, deduplicated, score_end))
+    return Suite(name, kept, options, protocol(vocabulary, kept, deduplicated, score_end), report.left_out_by_kind())
 
 
 def _check_inventory(name: str, choices: Sequence[Choice], sha256: str) -> None:
@@ -104,12 +105,12 @@ def make_suites(config: Mapping, corpus: Any, partitioner: Partitioner):
     speech_text_lm.Corpus)."""
     if not config["eval"]["suites"]:
         return lambda model: {}
-    inventory, report = corpus.prepared.inventory, Report()
-    how = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, report=report)
-    how |= dict(inventory=inventory, cache=Path(config["data"]["cache"]).expanduser())
-    suites = [
-        make_suite(name, read_suite(spec, report), **how) for name, spec in sorted(config["eval"]["suites"].items())
-    ]
+    how = dict(vocabulary=corpus.vocabulary, tokenizer=corpus.tokenizer, inventory=corpus.prepared.inventory)
+    how |= dict(cache=Path(config["data"]["cache"]).expanduser())
+    suites = []
+    for name, spec in sorted(config["eval"]["suites"].items()):
+        report = Report()
+        suites.append(make_suite(name, read_suite(spec, report), **how, report=report))
     scorer = make_scorer(config, corpus.vocabulary, partitioner, rows=config["data"]["batch_size"])
     in_batches = [suite.batches(scorer) for suite in suites]
 

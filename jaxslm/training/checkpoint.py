@@ -252,7 +252,11 @@ def unharmed(folder: Path, step: int | None = None) -> int:
 
     Raises CheckpointError if there is none.
     """
-    for candidate in saved_steps(folder) if step is None else [step]:
+    steps = saved_steps(folder)
+    if step is not None and step not in steps:
+        there = f"there are {', '.join(map(str, sorted(steps)))}" if steps else "there are none: train first"
+        raise CheckpointError(f"{folder} has no checkpoint of step {step}; {there}.")
+    for candidate in steps if step is None else [step]:
         if not (harm := damage(folder / str(candidate), "model")):
             return candidate
         log.warning("checkpoint %d is damaged (%s)", candidate, harm)

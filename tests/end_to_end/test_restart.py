@@ -36,8 +36,14 @@ def rows_of(folder) -> list[dict]:
     return [row for row in map(json.loads, lines) if "loss" in row]
 
 
-def test_profile_goodput_and_compiled_programs(tmp_path):
-    said = train(tmp_path, "--config.steps=3", "--config.profile_steps=2:3")
+def test_profile_goodput_suites_and_compiled_programs(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"options": ["She waits.", "She."], "answer": 0}\n{"options": []}\n')
+    suite = json.dumps(dict(kind="jsonl", path=str(tmp_path / "q.jsonl")))
+    said = train(tmp_path, "--config.steps=3", "--config.profile_steps=2:3", f"--config.eval.suites.mine={suite}")
+    held = [row for row in map(json.loads, open(tmp_path / "run/metrics.jsonl")) if "heldout/loss" in row]
+    assert [row["step"] for row in held] == [2, 3]
+    assert all(row["heldout/suite/mine/all/sum"] == 0.0 for row in held)  # the longer one is always less likely
+    assert held[0]["heldout/suite/mine/choices"] == held[0]["heldout/suite/mine/left_out"] == 1.0
     session = tmp_path / "run/profile/plugins/profile/steps-2-3"
     assert steps_of(session / "process0.trace.json.gz") == [2, 3]
     found = scopes_of(session / "process0.xplane.pb", "jit_step")

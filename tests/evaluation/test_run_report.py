@@ -76,7 +76,7 @@ def rows_of(n, *, slower=1.0, restart=0):
                 "suite/storycloze/mode=T->S/mean": 0.5 + step / 100,
             }
             held |= {"suite/storycloze/all/mean": 0.75, "suite/storycloze/not_a_number": 3.0}
-            held |= {"suite/storycloze/chance": 0.25}
+            held |= {f"suite/storycloze/{name}": n for name, n in dict(chance=0.25, choices=9.0, left_out=2.0).items()}
             rows.append({"step": step} | {f"heldout/{name}": value for name, value in held.items()})
     return rows
 
@@ -98,6 +98,7 @@ def run(tmp_path):
     (folder / "evaluations").mkdir()
     table = {"mean": {"all": {"value": 0.69375, "items": 800}, "mode=T": {"value": None, "items": 0}}}
     result = {"suite": "storycloze", "protocol": "means", "choices": 800, "accuracy": table}
+    result |= {"judge": {"asr": "hear <{list}>"}, "ceiling": ["recordings"], "normalizer": None}
     (folder / "evaluations" / "storycloze.json").write_text(json.dumps(result))
     (folder / "evaluations" / "other.json").write_text("[1]")
     (folder / "samples").mkdir()
@@ -122,6 +123,9 @@ def test_page_of_a_run(run):
     assert ["all", "0.6937 (800)"] in page.rows and ["mode=T", "none"] in page.rows
     assert ["0", "2026-01-01 and 1 more", "8", "TPU v5e", "?", "?", "pod-0", "?", "?", "?", "?"] in page.rows
     assert "3 items of storycloze have no score" in page.text
+    assert "2 choices, rows or recordings of storycloze are left out" in page.text
+    assert ["judge / asr", "hear <{list}>"] in page.rows and ["ceiling", "recordings"] in page.rows
+    assert ["normalizer", "none"] in page.rows
     assert any(label.startswith("storycloze, mean, by mode. all 0.75, T->S 0.9") for label in page.labels)
     assert "other.json: holds no JSON object" in page.text
     # two starts of 20 steps: 2 x (40 + 1 + 20) seconds

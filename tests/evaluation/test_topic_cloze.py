@@ -1,6 +1,7 @@
 import pytest
 
 from jaxslm.data.report import Report
+from jaxslm.data.sources.grammar import in_pool
 from jaxslm.evaluation.suites import read_suite
 from jaxslm.evaluation.topic_cloze import write_cloze
 
@@ -14,3 +15,5 @@ def test_what_is_written_is_read_as_story_cloze(tmp_path):
     assert len(choices) == 12 and not report.count()
     right, wrong = (option[0].text for option in choices[1].options)
     assert right != wrong and right.rsplit(". ", 1)[0] == wrong.rsplit(". ", 1)[0]
+    said = (f"{each.removesuffix('.')}." for text in (right, wrong) for each in text.split(". "))
+    assert all(in_pool(sentence, ("speech", "heldout")) for sentence in said)  # which training never hears

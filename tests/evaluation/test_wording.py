@@ -43,6 +43,8 @@ def test_text_behind_speech_is_that_of_interleaved_training_data():
     ((ids, _),) = words(choice)
     interleaved = [i for word in TOKENIZER.encode_words("cat she runs".split())[1:] for i in word]
     assert ids[5:] == interleaved and TOKENIZER.encode("she runs") != interleaved
+    blank = Choice("x", ((Part(audio=(A,)), Part(text=" she runs")),))
+    assert words(blank)[0][0] == ids  # one space, whoever wrote it
     context = Choice("x", ((Part(text=" no"),),), context=(Part(audio=(A,)), Part(text="Is it?\n")))
     ((ids, scored),) = words(context)
     assert TOKENIZER.decode(ids[5:]) == " Is it?\n no" and sum(scored) == 3 and all(scored[-3:])

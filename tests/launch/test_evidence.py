@@ -70,6 +70,24 @@ def test_arms_are_trained_once_and_warm_ones_begin_from_the_text_model_of_their_
     assert first == dict(context=["mutual 0."], options=[" correct 0.", " incorrect 0."], answer=0)
 
 
+def test_a_try_is_not_taken_for_the_run_that_is_asked_for(calls, tmp_path, capsys):
+    arguments = ("--runs=A", "--seeds=0")
+    for arm in RUNS["A"].arms:
+        config = load_config(f"{ROOT / 'configs' / 'evidence.py'}:{arm}", [("steps", "5"), ("data.max_seconds", "9.0")])
+        (tmp_path / f"{arm}-0").mkdir(exist_ok=True)
+        (tmp_path / f"{arm}-0" / "config.json").write_text(config.to_json_best_effort())
+    with pytest.raises(SystemExit, match="interleaved-0 was made with config.data.max_seconds=9.0, not 60.0"):
+        calls(*arguments, "--config.steps=5")
+    with pytest.raises(SystemExit, match="interleaved-0 was made with config.steps=5, not 1500: remove that folder"):
+        calls(*arguments, "--config.data.max_seconds=9.0")
+    found = calls(*arguments, "--config.steps=5", "--config.data.max_seconds=9.0", "--config.eval.batches=1")
+    assert len([words for words in found if words[0] == "train.py"]) == 2
+    for wrong, said in (("--whispr=x", "--whispr=x is neither an option"), ("--seeds=a", "'a' is no whole number")):
+        with pytest.raises(SystemExit):
+            calls("--runs=A", wrong)
+        assert said in capsys.readouterr().err
+
+
 def test_errors_are_counted_on_both_kinds_of_speech(calls, tmp_path):
     found = [words for words in calls("--runs=B", "--seeds=0", "--judge=hear {list}") if "--suite=tts" in words]
     assert all("--asr=hear {list}" in words for words in found)
@@ -105,11 +123,14 @@ def test_large_arms_are_asked_about_recordings_too(calls, tmp_path, capsys):
     weights, manifest = tmp_path / "w", tmp_path / "mine.jsonl"
     weights.mkdir()
     (weights / "config.json").write_text("{}")
-    given = ("--runs=L", "--seeds=1", f"--whisper={weights}", f"--smollm={weights}")
+    given = ("--runs=L", "--seeds=1", f"--whisper={weights}", f"--smollm={weights}", "--judge=hear {list}")
     with pytest.raises(SystemExit):
         calls(*given, f"--recordings={manifest}")
     assert "--recordings=FILE" in capsys.readouterr().err
     manifest.write_text("")
+    with pytest.raises(SystemExit):
+        calls(*given[:-1], f"--recordings={manifest}")
+    assert "of another model than Whisper tiny.en" in capsys.readouterr().err
     found = calls(*given, f"--recordings={manifest}")
     trained = [words for words in found if words[0] == "train.py"]
     assert [words[1].rpartition(":")[2] for words in trained] == list(RUNS["L"].arms)

@@ -120,6 +120,12 @@ def test_what_is_spoken_is_judged_beside_its_ceilings(language, records, tmp_pat
     tts.run(flags_of(tts, "--workdir=w", *arguments, "--voice=tom"))
     assert voice.prompts == ["tom"] * 3
     assert "nothing was said of 1 texts" in said and (tmp_path / "tts" / "spoken" / "0000.wav").is_file()
+    (tmp_path / "tts.json").unlink()
+    with pytest.raises(ValueError, match="ended with 3"):
+        tts.run(flags_of(tts, "--workdir=w", *arguments, f"--quality=bad='{sys.executable}' -c 'exit(3)' {{list}}"))
+    assert json.loads((tmp_path / "tts.json").read_text())["spoken"]["wer"] == 1.0  # which was heard before
+    with pytest.raises(SystemExit):
+        flags_of(tts, "--workdir=w", f"--asr={judge}", "--clips=0")
     with pytest.raises(ValueError, match="--quality=dnsmos: give it a name"):
         tts.run(flags_of(tts, "--workdir=w", f"--asr={judge}", "--quality=dnsmos"))
     voice.untimed = "this one needs durations"

@@ -18,6 +18,7 @@ from jaxslm.tasks.likelihood import make_suite, make_suites
 from jaxslm.tasks.opened_lm import open_lm
 from jaxslm.tasks.opening import open_language
 from jaxslm.tokenizer import load_tokenizer
+from jaxslm.training.checkpoint import CheckpointError
 from jaxslm.units.inventory import UnitInventory
 from jaxslm.vocabulary import build_vocabulary
 from tests.tiny_run import write_run
@@ -83,6 +84,13 @@ def test_story_cloze_in_four_modes(workdir, stories, tmp_path):
     for kind, per in (("sum", lambda r, i: 1), ("mean", lambda r, i: r["tokens"][i])):
         right = [r["log_likelihood"][0] / per(r, 0) > r["log_likelihood"][1] / per(r, 1) for r in rows]
         assert table["accuracy"][kind]["all"]["value"] == pytest.approx(np.mean(right))
+    assert "</s> is scored, too" in run(likelihood, "--suite=storycloze", *arguments, "--score_end")
+    ended = [json.loads(line) for line in (tmp_path / "storycloze.jsonl").read_text().splitlines()]
+    for row, other in zip(rows, ended, strict=True):
+        assert other["tokens"] == [n + 1 for n in row["tokens"]]
+        assert all(a < b for a, b in zip(other["log_likelihood"], row["log_likelihood"], strict=True))
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7; there are 3"):
+        run(likelihood, "--suite=storycloze", *arguments, "--step=7")
 
 
 def test_units_of_sounds_are_kept(workdir, stories, tmp_path, monkeypatch):
@@ -98,7 +106,7 @@ def test_a_missing_and_a_broken_sound(workdir, stories, tmp_path):
     (copy / "1_correct.wav").write_bytes(b"RIFF and no more")
     said = run(likelihood, "--suite=storycloze", f"--workdir={workdir}", f"--path={copy}", f"--out={tmp_path}")
     table = json.loads((tmp_path / "storycloze.json").read_text())
-    assert table["choices"] == 2
+    assert table["choices"] == 2 and table["left_out"] == {"choice": 2, "sound": 1}
     assert "0_correct.wav" in said and "1_correct.wav" in said
 
 
@@ -174,8 +182,8 @@ def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
     (tmp_path / "text.txt").write_text(
         "A line of text.\nAnother one, which is a little longer than the context " + "a" * 90
     )
-    question = dict(question="Which?", choices=["this", "that"], answer="this")
-    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    question = dict(question="Which?", choices=["this", "that one, I think"], answer="this")
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\nnothing\n")
     arguments = [f"--text={tmp_path / 'text.txt'}", f"--choices={tmp_path / 'questions.jsonl'}", f"--out={tmp_path}"]
     said = run(forgetting, f"--workdir={workdir}", f"--base={workdir}", *arguments)
     assert "mixture of the run: speech 0.75, text 0.25" in said and "choices before and after: sum and mean" in said
@@ -189,10 +197,36 @@ def test_forgetting_of_a_model_and_itself_is_nothing(workdir, tmp_path):
     assert found["after"]["tokens"] == sum(map(len, texts))
     assert found["after"]["nats_per_token"] == pytest.approx(-sum(sums) / sum(map(len, texts)), rel=1e-4)
     assert found["after"]["bits_per_byte"] == pytest.approx(found["after"]["nats_per_token"] / np.log(2), rel=1e-4)
-    text = [[b + 3 for b in f"Which? {option}".encode()] for option in ("this", "that")]
-    sums = [by_loop(opened, [*ids, *t], [False] * (len(t) - 2) + [True] * 4) for t in text]
-    assert found["after"]["accuracy_sum"] == float(sums[0] > sums[1]) and found["after"]["chance"] == 0.5
+    given = [b + 3 for b in b"Question: Which?\nAnswer:"]
+    answers = [[b + 3 for b in f" {option}".encode()] for option in question["choices"]]
+    before = [False] * len([*ids, *given])
+    sums = [by_loop(opened, [*ids, *given, *a], [*before, *([True] * len(a))]) for a in answers]
+    means = [each / len(a) for each, a in zip(sums, answers, strict=True)]
+    after = found["after"]
+    assert after["accuracy_sum"] == float(sums[0] > sums[1]) and after["accuracy_mean"] == float(means[0] > means[1])
+    assert after["chance"] == 0.5
+    assert (after["choices"], after["choices_left_out"], after["choices_not_a_number"]) == (1, 1, 0)
     assert found["same_tokenizer"] and found["training"] == dict(mixture=dict(text=0.25, speech=0.75))
+
+
+def test_questions_without_a_score_are_counted_in_the_forgetting_meter(workdir, tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("A line of text.\n")
+    lines = (json.dumps(dict(question=f"Which {n}?", choices=["this", "that"], answer=0)) + "\n" for n in range(3))
+    (tmp_path / "questions.jsonl").write_text("".join(lines))
+    whole = Scorer.__call__
+
+    def lost(self, *given, progress=""):
+        found = whole(self, *given, progress=progress)
+        if progress == "choices":
+            found[[0, 3]] = np.nan
+        return found
+
+    monkeypatch.setattr(Scorer, "__call__", lost)
+    arguments = [f"--text={tmp_path / 'text.txt'}", f"--choices={tmp_path / 'questions.jsonl'}", f"--out={tmp_path}"]
+    said = run(forgetting, f"--workdir={workdir}", f"--base={workdir}", *arguments)
+    after = json.loads((tmp_path / "forgetting.json").read_text())["after"]
+    assert (after["choices"], after["choices_not_a_number"], after["not_a_number"]) == (3, 2, 0)
+    assert "choices_not_a_number" in said and after["accuracy_sum"] in (0.0, 1.0)  # of the one that is left
 
 
 def test_models_of_different_contexts_are_compared_on_the_same_pieces(workdir, tmp_path):
@@ -219,7 +253,7 @@ def test_scores_that_are_no_number_are_counted_and_said(workdir, tmp_path, monke
     """Of sWUGGY, whose own files of scores cannot have them."""
     split = tmp_path / "lexical" / "dev"
     split.mkdir(parents=True)
-    rng, rows = np.random.default_rng(2), ["id,filename,voice,frequency,word,phones,length_phones,correct"]
+    rng, rows = np.random.default_rng(2), ["id,filename,voice,frequency,word,phones,length,correct"]
     for pair in range(2):
         for correct in (1, 0):
             soundfile.write(split / f"w{pair}{correct}.wav", 0.1 * rng.normal(size=5000), 16_000)
@@ -230,6 +264,10 @@ def test_scores_that_are_no_number_are_counted_and_said(workdir, tmp_path, monke
     lines = (tmp_path / "out" / "lexical" / "dev.txt").read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == ["w00", "w01", "w10", "w11"]
     assert "by mean" in said and "dev.txt, 4 recordings" in said and "zrc wants" not in said
+    written = {name: float(score) for name, score in map(str.split, lines)}
+    for row in map(json.loads, (tmp_path / "out" / "swuggy.jsonl").read_text().splitlines()):
+        for correct, total, n in zip((1, 0), row["log_likelihood"], row["tokens"], strict=True):
+            assert written[f"w{row['id'][0]}{correct}"] == pytest.approx(total / n)
     said = run(likelihood, *arguments, "--limit=1")
     assert "dev.txt, 2 recordings; zrc wants one of every recording" in said
     whole = Scorer.__call__
@@ -273,7 +311,8 @@ def test_suites_in_training_are_those_of_the_run_that_is_done(workdir, stories, 
     expected = {
         f"suite/cloze/{group}/{kind}": each["value"] for kind, groups in table.items() for group, each in groups.items()
     }
-    assert found == expected | {"suite/cloze/chance": 0.5, "suite/cloze/not_a_number": 0.0}
+    counts = dict(chance=0.5, choices=6.0, not_a_number=0.0, left_out=0.0)
+    assert found == expected | {f"suite/cloze/{name}": value for name, value in counts.items()}
     assert len(expected) == 6
     config["eval"] = dict(suites=dict())
     assert make_suites(config, corpus, opened.partitioner)(opened.model) == {}

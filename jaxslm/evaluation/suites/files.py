@@ -58,6 +58,8 @@ def numbered_pairs(folder: Path, separator: str, report: Report) -> Iterator[tup
             cure = "number the pairs 0 and 1, 2 and 3, ... with the right one first"
             report.left_out(str(place), "numbers with gaps, which may be paired in two ways", cure, what="folder")
             continue
+        if parity == 1:
+            report.note(str(place), "numbers begin with an odd one: 1 and 2, 3 and 4, ... are pairs, the odd one right")
         for first in sorted({number - (number + (parity or 0)) % 2 for number in files}):
             id = str(first) if place == folder else f"{place.name}/{first}"
             if pair := _pair(files, first, place, report):

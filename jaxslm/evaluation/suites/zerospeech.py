@@ -44,8 +44,9 @@ def read(folder: str | Path, report: Report, *, kind: str = "lexical", split: st
     """One choice a pair and voice, in the order of gold.csv (or of the numbers); voices of a pair have the same item.
 
     Tags: of words `frequency` (BANDS), `vocabulary` ("in" if LibriSpeech has the word, else "out") and `length` in
-    phones; of sentences `type` and `subtype`. Words and non-words are matched by id and voice, as zrc does (zerospeech/
-    tasks/lm/lexical.py); zerospeech2021 took the rows of either label in their order. `names` are as in score files.
+    phones; of sentences `type` and `subtype`; of numbered recordings the folder they lie in, `set`. Words and non-words
+    are matched by id and voice, as zrc does (zerospeech/tasks/lm/lexical.py); zerospeech2021 took the rows of either
+    label in their order. `names` are as in score files.
     """
     folder = Path(folder)
     for value, known, name in ((kind, KINDS, "kind"), (split, SPLITS, "split")):
@@ -62,7 +63,10 @@ def read(folder: str | Path, report: Report, *, kind: str = "lexical", split: st
     if split != "dev":
         raise ValueError(f"{folder} has no {kind}/{split}, and numbered recordings have no splits; leave split out")
     for id, right, wrong in numbered_pairs(folder, SEPARATORS[kind], report):
-        yield Choice(id, ((Part(audio=(right,)),), (Part(audio=(wrong,)),)))
+        folder_of, _, _ = id.rpartition("/")
+        yield Choice(
+            id, ((Part(audio=(right,)),), (Part(audio=(wrong,)),)), tags={"set": folder_of} if folder_of else {}
+        )
 
 
 def write_scores(path: str | Path, scores: Mapping[str, float]) -> None:

@@ -176,7 +176,8 @@ def test_numbered_recordings_in_folders(tmp_path):
         ("a/1", [["1+x.wav"], ["2+y.wav"]]),
         ("b/0", [["0+x.wav"], ["1+y.wav"]]),
     ]
-    assert not report.entries
+    assert [dict(c.tags) for c in choices] == [{"set": "a"}, {"set": "b"}]
+    assert [(e["kind"], e["where"]) for e in report.entries] == [("note", str(tmp_path / "a"))]
 
 
 def test_a_lost_recording_turns_no_other_pair_round(tmp_path):
