@@ -38,6 +38,7 @@ ARMS = {
     "text": _mixture(text=1.0) | {"steps": 1000},
     "cold": _mixture(speech=1.0) | _SHORT,
     "warm": _mixture(speech=1.0) | _WARM,
+    "twist": _WARM,  # of speech alone, with new tables: see below
     "replay_0": _mixture(speech=0.3, interleaved=0.7) | _WARM,
     "replay_10": _mixture(text=0.1, speech=0.27, interleaved=0.63) | _WARM,
     "replay_30": _mixture(text=0.3, speech=0.21, interleaved=0.49) | _WARM,
@@ -75,9 +76,12 @@ def get_config(arg: str = ""):
         spans=dict(text_words=(3, 8), speech_words=(3, 8)),
     )
     config.update_from_flattened_dict(_mixture(text=0.15, speech=0.25, interleaved=0.6) | ARMS[arm])
+    if arm == "twist":
+        common.textless(config)
+        config.eval.suites.cloze.update(modes=("S",), limit=100)
+        del config.data.sources.texts
     if arg == "tiny":
-        config.steps = 40
-        config.eval.suites = dict()
+        config.steps, config.eval.suites = 40, dict()
         del config.data.sources.prompts
         for source in ("stories", "texts"):
             config.data.sources[source].utterances = 300

@@ -5,7 +5,8 @@
 | A   | interleaved, control                           | does interleaving tie text to speech?                 |
 | F   | those of A, shuffled_units, shuffled_times     | does that vanish where the pairs are torn apart?      |
 | B   | asr_tts, interleaved                           | what do transcripts add? WER of ASR and TTS           |
-| C   | text, cold, warm                               | does a text model learn speech faster (TWIST)?        |
+| C   | text, cold, warm, twist                        | does a text model learn speech faster, as it is or,   |
+|     |                                                | as TWIST has it, with new tables of embeddings?       |
 | D   | text, replay_0, replay_10, replay_30           | how much text keeps text?                             |
 | E   | mfcc_100, mfcc_500, mfcc_1000,                 | which units, how many, and with runs of equal ones    |
 |     | mfcc_100_frames, whisper_100, whisper_500,     | joined or not ("frames")? Needs the folder of         |
@@ -134,8 +135,10 @@ def train(flags: argparse.Namespace, recipe: str, arm: str, seed: int, others: S
     if is_done(workdir, recipe):
         return
     print(f"{arm}, seed {seed}", flush=True)
+    if arm == "twist" and not exported(flags.out, seed).is_dir():
+        call("export_hf.py", f"--workdir={run_folder(flags.out, 'text', seed)}", f"--out={exported(flags.out, seed)}")
     call("train.py", f"--config={source}", f"--workdir={workdir}", *words)
-    modes = f"--modes={','.join(MODES)}"
+    modes = f"--modes={'S' if arm == 'twist' else ','.join(MODES)}"
     for source in RECORDED[recipe]:
         evaluate(workdir, "storycloze", f"--path={halves_of(flags.out, workdir, source)}", modes, f"--name={source}")
     if recipe != "evidence_twist":
@@ -176,9 +179,16 @@ def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> dict[
         found |= {"data.units.encoder": flags.whisper}
     if arm in WARM:
         found |= {"init_from": run_folder(out, "text", seed)}
+    elif arm == "twist":
+        found |= {"init_from": exported(out, seed)}
     elif recipe == "evidence_large" or arm == "real_warm":
         found |= {"init_from": flags.smollm}
     return found
+
+
+def exported(out: Path, seed: int) -> Path:
+    """The text model in Hugging Face's form, whose tables a run of other ids replaces."""
+    return out / f"text-{seed}-hf"
 
 
 def count_errors(out: Path, recipe: str, arm: str, seed: int, judge: str) -> None:

@@ -59,7 +59,7 @@ RUNS = {
     "F": Run(("interleaved", "control", "shuffled_units", "shuffled_times"), ACCURACIES | LOSSES, CURVES),
     "B": Run(("asr_tts", "interleaved"), ERRORS | ACCURACIES | LOSSES, CURVES, counted=("asr_tts", "interleaved")),
     "C": Run(
-        ("text", "cold", "warm"),
+        ("text", "cold", "warm", "twist"),
         ACCURACIES | LOSSES | FORGOTTEN,
         {"loss/speech": "speech loss", "suite/cloze/mode=S/sum": "S"},
     ),

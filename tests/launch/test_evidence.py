@@ -58,9 +58,12 @@ def test_arms_are_trained_once_and_warm_ones_begin_from_the_text_model_of_their_
     found = calls("--runs=C,D", "--seeds=3", "--config.steps=5")
     trained = [words for words in found if words[0] == "train.py"]
     arms = [next(w for w in words if w.startswith("--config=")).rpartition(":")[2] for words in trained]
-    assert arms == ["text", "cold", "warm", "replay_0", "replay_10", "replay_30"]
+    assert arms == ["text", "cold", "warm", "twist", "replay_0", "replay_10", "replay_30"]
     begun = [f"--config.init_from={tmp_path / 'text-3'}" in words for words in trained]
-    assert begun == [False, False, True, True, True, True]
+    assert begun == [False, False, True, False, True, True, True]
+    (twist,) = (words for words in trained if words[1].endswith(":twist"))
+    export = ("export_hf.py", f"--workdir={tmp_path / 'text-3'}", f"--out={tmp_path / 'text-3-hf'}")
+    assert found[found.index(twist) - 1] == export and f"--config.init_from={tmp_path / 'text-3-hf'}" in twist
     assert all({"--config.seed=3", "--config.steps=5"} < set(words) for words in trained)
     meters = [words for words in found if "--suite=forgetting" in words]
     assert len(meters) == 4 and all(f"--base={tmp_path / 'text-3'}" in words for words in meters)
