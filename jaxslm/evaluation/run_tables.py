@@ -77,9 +77,9 @@ def _words_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield from _words_in(each, (*path, str(name)))
     elif isinstance(value, str):
         yield path, value
-    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
-        yield path, ", ".join(value) or "none"
-    elif value is None and path[-1] in _SAID:
+    elif value and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        yield path, ", ".join(value)
+    elif not value and path[-1] in _SAID:
         yield path, "none"
 
 
