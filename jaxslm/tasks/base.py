@@ -41,8 +41,8 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
     """The Hugging Face model named by init_from, None if there is none; `config` takes over its shape and tokenizer.
 
     The config keeps a `model.rope_theta` that is not 0 and the tokenizer "none" (text is left out, as in TWIST); of an
-    export of a run it takes over tokenizer and units in any case. Raises ValueError naming what is missing there or
-    cannot be computed.
+    export of a run that keeps its text it takes over tokenizer and units in any case. Raises ValueError naming what is
+    missing there or cannot be computed.
     """
     if not config.init_from:
         return None
@@ -70,7 +70,7 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
     with config.unlocked():
         config.model.update(changed)
     log.info("%s: %s", folder, ", ".join(f"{name}={value}" for name, value in fields.items()))
-    exported = read_export(folder)
+    exported = _taken_over(folder, config.data.tokenizer)
     if exported.get("tokenizer") == TEXTLESS != config.data.tokenizer:
         raise ValueError(
             f"init_from={folder} is an export of speech alone: set data.tokenizer='none' and a mixture without text"
@@ -82,6 +82,12 @@ def open_base(config: ConfigDict, workdir: Path) -> Source | None:
         with config.unlocked():
             config.data.units.inventory = str(units)
     return source
+
+
+def _taken_over(folder: Path, tokenizer: str) -> dict[str, Any]:
+    """What an export says whose ids a run goes on with; {} of other models, and where its text is to be left out."""
+    exported = read_export(folder)
+    return {} if tokenizer == TEXTLESS != exported.get("tokenizer", TEXTLESS) else exported
 
 
 def read_export(folder: Path) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def check_base(source: Source, config: ConfigDict, tokenizer: Any) -> None:
             f"{source.folder}: its config.json has special ids up to {max(special)}, the tokenizer {rows} ids: it "
             "is of another model; set data.tokenizer to the model's own"
         )
-    if exported := read_export(source.folder):
+    if exported := _taken_over(source.folder, config.data.tokenizer):
         theirs = Vocabulary.from_json(exported["vocabulary"])
         units = given_inventory(UNIT_SETTINGS | config.data.units.to_dict())
         if units is None or units.sha256 != theirs.unit_inventory_sha256:
@@ -132,7 +138,7 @@ def import_model(
     if source is None:
         raise ValueError(f"init_from={folder} is neither a workdir with checkpoints nor a Hugging Face folder")
     text_size = vocabulary.text_size if vocabulary.has_text else 0
-    if exported := read_export(source.folder):
+    if exported := _taken_over(source.folder, "" if vocabulary.has_text else TEXTLESS):
         vocabulary.check_same(Vocabulary.from_json(exported["vocabulary"]), str(source.folder))
         text_size = vocabulary.size
     key = jax.random.fold_in(jax.random.key(seed), 1)

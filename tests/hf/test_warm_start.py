@@ -115,6 +115,21 @@ def test_textless_runs(train, tmp_path):
     assert json.loads((out / "config.json").read_text())["eos_token_id"] == 2
 
 
+def test_a_run_without_text_begins_with_the_body_of_an_export_that_has_text(train, tmp_path):
+    first, out, second = tmp_path / "first", tmp_path / "out", tmp_path / "second"
+    train(first, steps=1)
+    export_run(first, read_config(first), out, dtype="float32", progress=False)
+    never = {"optimizer.peak_lr": 0.0, "optimizer.final_lr": 0.0}
+    train(second, recipe="twist_350m", init_from=out, steps=1, **{"model.rope_theta": 0.0} | never)
+    assert read_config(second).data.tokenizer == "none"
+    export_run(second, read_config(second), tmp_path / "again", dtype="float32", progress=False)
+    old, new = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "again"))
+    body = "model.layers.0.mlp.up_proj.weight"
+    np.testing.assert_array_equal(new[body], old[body])
+    table = new["model.embed_tokens.weight"]
+    assert len(table) == 3 + 20 < len(old["model.embed_tokens.weight"]) and 0.01 < table.std() < 0.03
+
+
 def test_smollm2_there_and_back(train, tmp_path, tmp_path_factory):
     """Real weights: extended by units, a few steps, exported; logits and greedy tokens equal; and the untouched model
     still says what it said."""
