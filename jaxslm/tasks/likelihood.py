@@ -95,6 +95,7 @@ def make_scorer(config: Mapping, vocabulary: Vocabulary, partitioner: Partitione
         lambda batch: put_batch(batch, sharding),
         rows=rows,
         context=config["data"]["context_length"],
+        unit=32 if partitioner.constrain.platform == "cpu" else 128,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

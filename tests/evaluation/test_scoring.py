@@ -1,11 +1,13 @@
 """Scores of sequences against a plain loop over the logits, whatever else is in the batch."""
 
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxslm.evaluation.scoring import Scorer, Tokens
+from jaxslm.evaluation.scoring import GROUPS, Scorer, Tokens, _groups
 from jaxslm.models.decoder import Decoder, DecoderConfig
 from jaxslm.nn.loss import chunked_cross_entropy
 
@@ -92,3 +94,26 @@ def test_a_score_that_is_no_number_harms_no_other(model):
     found = score(scorer(), broken, [given[0], bad, *given[1:]])
     assert np.isnan(found[1])
     np.testing.assert_allclose(found[[0, 2, 3]], expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_sizes", [1, 3, GROUPS, 10])
+def test_rows_have_the_lengths_that_take_the_fewest_places(n_sizes):
+    rng = np.random.default_rng(n_sizes)
+    sizes = rng.choice(np.arange(1, 60), n_sizes, replace=False)
+    places = np.concatenate([sizes, rng.choice(sizes, 50)])
+    groups = _groups(places)
+    assert len(groups) == min(GROUPS, n_sizes)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(places)))
+    found = sum(len(group) * places[group].max() for group in groups)
+    others = combinations(sorted(set(sizes.tolist()) - {sizes.max()}), min(GROUPS, n_sizes) - 1)
+    every = [sum(min(end for end in (*ends, sizes.max()) if end >= n) for n in places) for ends in others]
+    assert found == min(every)
+
+
+def test_batches_of_short_rows_have_more_of_them():
+    given = sequences([9] * 3 + [20] * 100 + [60, 200], seed=1)
+    batches = scorer(rows=2, context=128).batches(given)
+    shapes = {batch["tokens"].shape for _, batch in batches}
+    assert shapes == {(8, 32), (2, 64), (2, 224)}  # as many places as two rows of 128, or a row each
+    scored = [int(n) for members, _ in batches for n in members if n >= 0]
+    assert sorted(scored) == list(range(len(batches.sequences)))
