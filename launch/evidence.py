@@ -29,7 +29,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxslm.configure import load_config, read_config
@@ -52,7 +52,8 @@ RECORDED = {
     "evidence_large": ("prompts", "recordings"),
     "evidence_twist": (),
 }  # sources of suites
-COMPARED = ("steps", "optimizer", "data")  # of the config: what an arm is
+COMPARED = ("seed", "steps", "optimizer", "model", "loss_chunks", "data")  # of the config: what an arm is
+FREE = {"data.cache", "data.workers", "model.head_dim", "model.norm_eps", "model.rope_theta"}  # or taken from init_from
 HERE = Path(__file__).parent
 JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
@@ -145,17 +146,16 @@ def train(flags: argparse.Namespace, recipe: str, arm: str, seed: int, others: S
         evaluate(workdir, "storycloze", f"--path={flags.out / 'cloze'}", modes)
 
 
-def check_same(workdir: Path, source: str, words: Sequence[str], places: Container[str]) -> None:
+def check_same(workdir: Path, source: str, words: Sequence[str], places: Iterable[str]) -> None:
     """A try with other settings in a workdir is not taken for the run that is asked for."""
     if not (workdir / "config.json").is_file():
         return
     overrides = [tuple(word.removeprefix("--config.").split("=", 1)) for word in words]
-    free = {*places, "data.cache", "data.workers"}
     asked = dict(flat(json.loads(load_config(source, overrides).to_json_best_effort())))
     for name, old in flat(read_config(workdir).to_dict()):
-        if name.split(".")[0] in COMPARED and name not in free and name in asked and asked[name] != old:
+        if name.split(".")[0] in COMPARED and name not in FREE.union(places) and asked.get(name) != old:
             cure = "remove that folder, or name another by --out"
-            sys.exit(f"{workdir} was made with config.{name}={old}, not {asked[name]}: {cure}")
+            sys.exit(f"{workdir} was made with config.{name}={old}, not {asked.get(name)}: {cure}")
 
 
 def is_done(workdir: Path, recipe: str) -> bool:
@@ -188,7 +188,7 @@ def places(flags: argparse.Namespace, recipe: str, arm: str, seed: int) -> dict[
 
 def exported(out: Path, seed: int) -> Path:
     """The text model in Hugging Face's form, whose tables a run of other ids replaces."""
-    return out / f"text-{seed}-hf"
+    return run_folder(out, "text", seed) / "hf"
 
 
 def count_errors(out: Path, recipe: str, arm: str, seed: int, judge: str) -> None:

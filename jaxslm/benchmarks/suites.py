@@ -91,6 +91,7 @@ def _config(flags: argparse.Namespace) -> DecoderConfig:
 def _ours(flags: argparse.Namespace, stories: list[np.ndarray]) -> tuple[Score, Callable[[], dict]]:
     from jaxslm.evaluation.scoring import Scorer, Tokens
     from jaxslm.sharding import make_partitioner
+    from jaxslm.tasks.likelihood import unit_of
     from jaxslm.tasks.lm_program import make_loss
     from jaxslm.training.step import put_batch
 
@@ -103,7 +104,7 @@ def _ours(flags: argparse.Namespace, stories: list[np.ndarray]) -> tuple[Score, 
         return lambda model, batch: loss(model, batch)[1]
 
     place = functools.partial(put_batch, sharding=partitioner.batch_sharding())
-    scorer = Scorer(make_sums, place, rows=flags.batch, context=flags.context)
+    scorer = Scorer(make_sums, place, rows=flags.batch, context=flags.context, unit=unit_of(partitioner))
     tokens = [Tokens(ids, np.arange(len(ids)) > 0) for ids in stories]
     return lambda: scorer(model, scorer.batches(tokens)).tolist(), jax_device
 

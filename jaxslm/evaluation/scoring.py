@@ -9,6 +9,7 @@ place of one for each objective, and sharded as it is.
 N sequences, B rows, T places of a row.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from jaxslm.data.packing import pack
 
+BLOCK = 512  # places that attention takes at once
 GROUPS = 6  # of sequences by length: each has a program of its own
 
 
@@ -42,7 +44,7 @@ class Scorer:
       place: a batch of this process's rows -> arrays over all devices.
       rows: B, of `context` places, over all processes; of shorter rows as many more, of longer ones as many.
       context: T in training.
-      unit: rows have a multiple of so many places; 128 is what kernels of accelerators take.
+      unit: rows have a multiple of so many places, and above BLOCK of that, too: what kernels and shards take.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Scorer:
 
     def batches(self, sequences: Sequence[Tokens], *, apart: bool = False) -> "Batches":
         """The sequences in batches, to score again and again while a model is trained. apart: each in its own row."""
+        if not sequences:
+            raise ValueError("there is no sequence to score")
         different: dict[tuple[bytes, bytes], int] = {}
         number_N = np.array([different.setdefault(s.key, len(different)) for s in sequences])
         sequences = [sequences[i] for i in np.unique(number_N, return_index=True)[1]]
@@ -75,11 +79,14 @@ class Scorer:
 
     def _rows_of(self, lengths: np.ndarray, group: np.ndarray, apart: bool) -> list["Rows"]:
         """Batches of the sequences `group`, rows of one length."""
-        places = -(-int(lengths[group].max()) // self._unit) * self._unit
+        longest = int(lengths[group].max())
+        unit = self._unit if longest <= BLOCK else math.lcm(self._unit, BLOCK)
+        places = -(-longest // unit) * unit
         order, row_start = pack(np.full(len(group), places) if apart else lengths[group], places)
         rows = [group[order[a:b]] for a, b in zip(row_start[:-1], row_start[1:], strict=True)]
         needed = -(-len(rows) // self._rows)
-        n_rows = self._rows * min(needed, max(1, self.context // places))
+        n_batches = -(-needed // max(1, self.context // places))
+        n_rows = self._rows * -(-needed // n_batches)
         most = max(map(len, rows))
         return [Rows(rows[i : i + n_rows], n_rows, places, most) for i in range(0, len(rows), n_rows)]
 

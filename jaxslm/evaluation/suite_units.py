@@ -17,6 +17,7 @@ from jaxslm.units.inventory import UnitInventory
 
 log = logging.getLogger(__name__)
 
+SOUND = "sound"  # what a report calls one that is left out
 CLIPS = 16  # that are encoded at once
 
 
@@ -54,7 +55,7 @@ def _read(sound: Audio, report: Report) -> np.ndarray | None:
     try:
         return np.concatenate([read_audio(path, where=str(path), max_seconds=math.inf).heard for path in sound])
     except (AudioError, OSError) as error:
-        report.left_out(" + ".join(map(str, sound)), str(error), "restore the file", what="sound")
+        report.left_out(" + ".join(map(str, sound)), str(error), "restore the file", what=SOUND)
         return None
 
 

@@ -103,7 +103,8 @@ def _text(run: Sequence[tuple[Part, bool]], tokenizer, goes_on: bool) -> list[tu
     given = "".join(part.text for part, is_scored in run if not is_scored)
     before, cut = "", 0
     if goes_on:
-        text, given = text.lstrip(), given.lstrip()
+        text, given = text.lstrip(" "), given.lstrip(" ")
+    if goes_on and not text[:1].isspace():
         before, cut = f"{_WORD} ", len(tokenizer.encode(_WORD))
     ids = tokenizer.encode(before + text)
     first = len(tokenizer.encode(before + given)) if given else cut

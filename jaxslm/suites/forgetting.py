@@ -45,7 +45,8 @@ def run(flags: argparse.Namespace) -> str:
     )
     for when, folder in (("before", base), ("after", flags.workdir)):
         opened = open_lm(folder)
-        measured, said = _measure(opened, documents, choices, unread, flags.workdir, most)
+        own = Report(unread.entries, log=False)  # of this model: units of sounds may be lost, too
+        measured, said = _measure(opened, documents, choices, own, flags.workdir, most)
         figures[when], protocols[when] = dict(model=opened.name, **measured), said
         tokenizers[when], data = opened.vocabulary.tokenizer_sha256, opened.config["data"]
         del opened  # two models of 7B may not fit side by side
@@ -55,8 +56,8 @@ def run(flags: argparse.Namespace) -> str:
     if jax.process_index() == 0:
         whole = dict(suite="forgetting", text=str(flags.text), choices=str(flags.choices or ""), **facts, **figures)
         write_result(out, "forgetting", whole)
-    report.extend(unread.entries)
-    left_out = f"\n{report.summary()}" if report.count() else ""
+    lost = Report([*report.entries, *own.entries], log=False)
+    left_out = f"\n{lost.summary()}" if lost.count() else ""
     return f"{table(figures, facts['same_tokenizer'])}\n{_said(facts)}{left_out}"
 
 
@@ -80,7 +81,7 @@ def _beginning(workdir: Path) -> Path:
 
 
 def _measure(
-    opened: OpenedLM, documents, choices, unread: Report, cache: Path, most: int
+    opened: OpenedLM, documents, choices, report: Report, cache: Path, most: int
 ) -> tuple[dict[str, float], str]:
     """Figures, and the protocol of the choices."""
     if not opened.vocabulary.has_text:
@@ -90,11 +91,10 @@ def _measure(
     found, said = dataclasses.asdict(loss), ""
     if choices:
         how = dict(vocabulary=opened.vocabulary, tokenizer=opened.tokenizer, inventory=opened.inventory, cache=cache)
-        report = Report(unread.entries)
         suite = make_suite("choices", choices, **how, report=report)
         scores, said = score_suite(suite, scorer, opened.model, progress="choices"), suite.protocol
         found |= {f"accuracy_{kind}": scores.accuracies[kind]["all"].value for kind in (SUM, MEAN)}
-        found |= dict(chance=suite.chance, choices=len(suite.choices), choices_left_out=report.count())
+        found |= dict(chance=suite.chance, choices=len(suite.choices), choices_left_out=sum(suite.left_out.values()))
         found["choices_not_a_number"] = scores.accuracies[SUM]["all"].not_a_number
     return found, said
 

@@ -1,6 +1,7 @@
 """Likelihood suites of a language model: while it is trained (config.eval.suites), and of a run that is done."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jaxslm.data.report import Report
 from jaxslm.evaluation.choices import Choice
 from jaxslm.evaluation.likelihood import Suite, as_table, score_suite
 from jaxslm.evaluation.scoring import Scorer
-from jaxslm.evaluation.suite_units import units_of
+from jaxslm.evaluation.suite_units import SOUND, units_of
 from jaxslm.evaluation.suites import read_suite
 from jaxslm.evaluation.wording import protocol, sounds, word_choice
 from jaxslm.sharding import Partitioner
@@ -63,7 +64,9 @@ def make_suite(
         kept.append(choice)
     if not kept:
         raise ValueError(f"suite {name}: none of its {len(choices)} choices can be scored\n{report.summary()}")
-    return Suite(name, kept, options, protocol(vocabulary, kept, deduplicated, score_end), report.left_out_by_kind())
+    said = protocol(vocabulary, kept, deduplicated, score_end)
+    left_out = {what: n for what, n in report.left_out_by_kind().items() if what != SOUND}  # its choices are counted
+    return Suite(name, kept, options, said, left_out)
 
 
 def _check_inventory(name: str, choices: Sequence[Choice], sha256: str) -> None:
@@ -95,10 +98,18 @@ def make_scorer(config: Mapping, vocabulary: Vocabulary, partitioner: Partitione
         lambda batch: put_batch(batch, sharding),
         rows=rows,
         context=config["data"]["context_length"],
-        unit=32 if partitioner.constrain.platform == "cpu" else 128,
+        unit=unit_of(partitioner),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+
+
+def unit_of(partitioner: Partitioner) -> int:
+    """What lengths of rows are a multiple of: what the kernels of accelerators take, and shards of the length."""
+    shards = partitioner.constrain.n_shards("length")
+    if partitioner.constrain.platform == "cpu":
+        return math.lcm(32, shards)
+    return 128 if shards == 1 else 256 * shards
 
 
 def make_suites(config: Mapping, corpus: Any, partitioner: Partitioner):

@@ -117,3 +117,26 @@ def test_batches_of_short_rows_have_more_of_them():
     assert shapes == {(8, 32), (2, 64), (2, 224)}  # as many places as two rows of 128, or a row each
     scored = [int(n) for members, _ in batches for n in members if n >= 0]
     assert sorted(scored) == list(range(len(batches.sequences)))
+
+
+def test_each_process_takes_its_rows(model):
+    """Two processes, one after the other: what both place is the batch of one."""
+    given, halves = sequences([9, 40, 33, 20, 21, 60]), []
+
+    def take(batch):
+        halves.append(batch["tokens"])
+        return batch
+
+    for index in range(2):
+        part = Scorer(make_sums, take, rows=4, context=64, process_index=index, process_count=2)
+        batches = part.batches(given)
+        part(model, batches)
+    whole = [batch["tokens"] for _, batch in batches]
+    assert len(halves) == 2 * len(whole) > 2
+    for first, second, both in zip(halves, halves[len(whole) :], whole, strict=False):
+        np.testing.assert_array_equal(np.concatenate([first, second]), both)
+
+
+def test_nothing_to_score():
+    with pytest.raises(ValueError, match="no sequence to score"):
+        scorer().batches([])

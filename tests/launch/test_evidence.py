@@ -62,8 +62,8 @@ def test_arms_are_trained_once_and_warm_ones_begin_from_the_text_model_of_their_
     begun = [f"--config.init_from={tmp_path / 'text-3'}" in words for words in trained]
     assert begun == [False, False, True, False, True, True, True]
     (twist,) = (words for words in trained if words[1].endswith(":twist"))
-    export = ("export_hf.py", f"--workdir={tmp_path / 'text-3'}", f"--out={tmp_path / 'text-3-hf'}")
-    assert found[found.index(twist) - 1] == export and f"--config.init_from={tmp_path / 'text-3-hf'}" in twist
+    export = ("export_hf.py", f"--workdir={tmp_path / 'text-3'}", f"--out={tmp_path / 'text-3' / 'hf'}")
+    assert found[found.index(twist) - 1] == export and f"--config.init_from={tmp_path / 'text-3' / 'hf'}" in twist
     assert all({"--config.seed=3", "--config.steps=5"} < set(words) for words in trained)
     meters = [words for words in found if "--suite=forgetting" in words]
     assert len(meters) == 4 and all(f"--base={tmp_path / 'text-3'}" in words for words in meters)
@@ -85,6 +85,8 @@ def test_a_try_is_not_taken_for_the_run_that_is_asked_for(calls, tmp_path, capsy
         calls(*arguments, "--config.data.max_seconds=9.0")
     found = calls(*arguments, "--config.steps=5", "--config.data.max_seconds=9.0", "--config.eval.batches=1")
     assert len([words for words in found if words[0] == "train.py"]) == 2
+    with pytest.raises(SystemExit, match="config.model.n_layers=4, not 1"):
+        calls(*arguments, "--config.steps=5", "--config.data.max_seconds=9.0", "--config.model.n_layers=1")
     for wrong, said in (("--whispr=x", "--whispr=x is neither an option"), ("--seeds=a", "'a' is no whole number")):
         with pytest.raises(SystemExit):
             calls("--runs=A", wrong)
