@@ -20,8 +20,8 @@ Recordings are those of Debian's asterisk prompts, English but in run R, which `
 OUT/prompts unless they are there. Runs lie in OUT/ARM-SEED; those that are done are not made again, and the same
 command goes on where it was stopped; several may work side by side, on other seeds. Seeds are those of weights and of
 the order of data; the data and the units are the same. Tables and curves of all seeds that are there: OUT/RUN.md and
-OUT/RUN.svg. Extras: `demo` and `asterisk`; for B and L `evaluate` and `judges`, or a judge by --judge. Arguments that
-are not listed below go to launch/train.py.
+OUT/RUN.svg. Extras: `demo` and `asterisk`; for B `evaluate` and `judges`, or a judge by --judge, without which L does
+not begin. --config.KEY=VALUE go to launch/train.py.
 """
 
 import argparse
