@@ -98,7 +98,7 @@ def transcript(workdir, n: int) -> str:
         (["--workdir=WORKDIR", "--text=?!", "--to=text"], "no words"),
         (["--workdir=WORKDIR", "--text=", "--to=text"], "no words"),
         (["--workdir=WORKDIR/none", "--text=a", "--to=text"], "no config.json"),
-        (["--workdir=WORKDIR", "--text=a", "--to=text", "--step=7"], "no unharmed checkpoint"),
+        (["--workdir=WORKDIR", "--text=a", "--to=text", "--step=7"], "no checkpoint of step 7; there are 3"),
         (["--workdir=WORKDIR", "--text=a", "--to=text", "--top_p=3"], "top_p"),
         (["--workdir=WORKDIR", "--audio=WORKDIR/broken.wav", "--to=text"], "broken.wav"),
         (["--workdir=WORKDIR", "--audio=WORKDIR/missing.wav", "--to=text"], "missing.wav"),
