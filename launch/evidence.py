@@ -47,13 +47,10 @@ WARM = ("warm", "replay_0", "replay_10", "replay_30")  # arms that begin from "t
 VOICES = ("baritone",)  # those of configs/evidence.py
 STORIES, CLIPS = 500, 60
 LANGUAGES = ("en", "es", "fr", "it", "ru")  # of run R
-RECORDED = {
-    "evidence": ("prompts",),
-    "evidence_large": ("prompts", "recordings"),
-    "evidence_twist": (),
-}  # sources of suites
+# recipe -> sources of which halves are asked, and word errors counted
+RECORDED = {"evidence": ("prompts",), "evidence_large": ("prompts", "recordings"), "evidence_twist": ()}
 COMPARED = ("seed", "steps", "optimizer", "model", "loss_chunks", "data")  # of the config: what an arm is
-FREE = {"data.cache", "data.workers", "model.head_dim", "model.norm_eps", "model.rope_theta"}  # or taken from init_from
+FREE = {"data.cache", "data.workers", "model.head_dim", "model.norm_eps", "model.rope_theta"}  # init_from says
 HERE = Path(__file__).parent
 JUDGE = f"{sys.executable} -m jaxslm.evaluation.whisper_judge {{list}}"
 
@@ -140,8 +137,8 @@ def train(flags: argparse.Namespace, recipe: str, arm: str, seed: int, others: S
         call("export_hf.py", f"--workdir={run_folder(flags.out, 'text', seed)}", f"--out={exported(flags.out, seed)}")
     call("train.py", f"--config={source}", f"--workdir={workdir}", *words)
     modes = f"--modes={'S' if arm == 'twist' else ','.join(MODES)}"
-    for source in RECORDED[recipe]:
-        evaluate(workdir, "storycloze", f"--path={halves_of(flags.out, workdir, source)}", modes, f"--name={source}")
+    for name in RECORDED[recipe]:
+        evaluate(workdir, "storycloze", f"--path={halves_of(flags.out, workdir, name)}", modes, f"--name={name}")
     if recipe != "evidence_twist":
         evaluate(workdir, "storycloze", f"--path={flags.out / 'cloze'}", modes)
 

@@ -23,7 +23,7 @@ CASES = [  # mesh, devices, attention, context
 
 
 def scores(mesh: dict, devices: int, attention: str, context: int) -> list[float]:
-    partitioner = make_partitioner(dict(dict(data=1, fsdp=1, tensor=1, sequence=1), **mesh), jax.devices()[:devices])
+    partitioner = make_partitioner(dict(data=1, fsdp=1, tensor=1, sequence=1) | mesh, jax.devices()[:devices])
     config = tiny_config(n_layers=1, initializer_range=0.2, attention=attention)
     shardings = partitioner.shardings(jax.eval_shape(lambda key: Decoder(config, key), jax.random.key(0)))
     model = jax.jit(lambda key: Decoder(config, key), out_shardings=shardings)(jax.random.key(0))

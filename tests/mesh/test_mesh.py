@@ -20,7 +20,6 @@ MESHES = [
 @pytest.fixture(scope="module")
 def results():
     cases = [dict(data=1, single=True), *MESHES]
-    # compiling is the cost here
     return json.loads(run_on(8, "run_meshes", json.dumps(cases)))
 
 
