@@ -35,8 +35,9 @@ from pathlib import Path
 from jaxslm.configure import load_config, read_config
 from jaxslm.data.records import Records
 from jaxslm.evaluation.evidence import as_markdown, draw, read_arms, run_folder, seeds_of
-from jaxslm.evaluation.evidence_runs import MODES, RUNS
+from jaxslm.evaluation.evidence_runs import RUNS
 from jaxslm.evaluation.split_clips import write_split_clips
+from jaxslm.evaluation.suites.storycloze import MODES
 from jaxslm.evaluation.topic_cloze import write_cloze, write_domain
 from jaxslm.locking import whole_folder
 from jaxslm.suites.runs import records_of_run

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-MODES = ("S", "T", "S->T", "T->S")
+from jaxslm.evaluation.suites.storycloze import MODES
+
 CURVES = {f"suite/cloze/mode={mode}/sum": mode for mode in MODES}
 
 

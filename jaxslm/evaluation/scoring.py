@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxslm.data.packing import pack
+from jaxslm.nn.attention import QUERY_BLOCK
 
-BLOCK = 512  # places that attention takes at once
 GROUPS = 6  # of sequences by length: each has a program of its own
 
 
@@ -44,7 +44,7 @@ class Scorer:
       place: a batch of this process's rows -> arrays over all devices.
       rows: B, of `context` places, over all processes; of shorter rows as many more, of longer ones as many.
       context: T in training.
-      unit: rows have a multiple of so many places, and above BLOCK of that, too: what kernels and shards take.
+      unit: rows have a multiple of so many places, and above QUERY_BLOCK of that, too: what kernels and shards take.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Scorer:
     def _rows_of(self, lengths: np.ndarray, group: np.ndarray, apart: bool) -> list["Rows"]:
         """Batches of the sequences `group`, rows of one length."""
         longest = int(lengths[group].max())
-        unit = self._unit if longest <= BLOCK else math.lcm(self._unit, BLOCK)
+        unit = self._unit if longest <= QUERY_BLOCK else math.lcm(self._unit, QUERY_BLOCK)
         places = -(-longest // unit) * unit
         order, row_start = pack(np.full(len(group), places) if apart else lengths[group], places)
         rows = [group[order[a:b]] for a, b in zip(row_start[:-1], row_start[1:], strict=True)]

@@ -33,9 +33,9 @@ def add_clips(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return count
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
 
 
 def clips_of(
